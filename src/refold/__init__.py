@@ -1,0 +1,64 @@
+"""refold: write the recurrence once, folded; run it unfolded, at the machine's speed.
+
+    import refold as rf
+
+The names of the equation language come with the import; whatever needs torch is loaded when it is first used, so that
+`refold explain` and the like start at once.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from refold import cells as cells
+from refold.errors import CheckpointError as CheckpointError
+from refold.errors import DataError as DataError
+from refold.errors import EquationError as EquationError
+from refold.errors import KernelError as KernelError
+from refold.errors import PlanError as PlanError
+from refold.errors import RefoldError as RefoldError
+from refold.ir.language import *  # noqa: F403
+from refold.plan.explain import explain as explain
+
+if TYPE_CHECKING:
+    from refold.data.batch import Batch as Batch
+    from refold.data.batch import Sequences as Sequences
+    from refold.forecast import Forecaster as Forecaster
+    from refold.nn.layer import Recurrent as Recurrent
+    from refold.nn.wiring import Network as Network
+    from refold.train.bptt import Gradients as Gradients
+    from refold.train.bptt import gradients as gradients
+    from refold.train.errors import Errors as Errors
+    from refold.train.errors import network_errors as network_errors
+    from refold.train.fit import Fit as Fit
+    from refold.train.fit import Run as Run
+    from refold.train.fit import fit as fit
+
+__version__ = "0.1.0"
+
+# name -> the module that has it, loaded at first use. The imports above tell type checkers the same; a test compares.
+_LATER = {
+    "Batch": "refold.data.batch",
+    "Errors": "refold.train.errors",
+    "Fit": "refold.train.fit",
+    "Forecaster": "refold.forecast",
+    "Gradients": "refold.train.bptt",
+    "Network": "refold.nn.wiring",
+    "Recurrent": "refold.nn.layer",
+    "Run": "refold.train.fit",
+    "Sequences": "refold.data.batch",
+    "fit": "refold.train.fit",
+    "gradients": "refold.train.bptt",
+    "network_errors": "refold.train.errors",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module 'refold' has no attribute '{name}'")
+    value = getattr(import_module(_LATER[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

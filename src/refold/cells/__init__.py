@@ -1,0 +1,64 @@
+"""The zoo: equations only, one file per family. A new cell is a function under @rf.cell in one of them."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from refold.errors import EquationError, RefoldError
+from refold.ir.trace import Cell
+
+from . import gru, lstm, vanilla
+
+_FAMILIES = (vanilla, gru, lstm)
+
+
+def all() -> dict[str, Cell]:
+    """Every cell of the zoo by its name, family by family."""
+    found = [v for family in _FAMILIES for v in vars(family).values() if isinstance(v, Cell)]
+    return {cell.name: cell for cell in found}
+
+
+def get(name: str) -> Cell:
+    """The cell of that name.
+
+    Errors  EquationError lists the names there are
+    """
+    cells = all()
+    if name not in cells:
+        raise EquationError(f'there is no cell "{name}".', f"Choose one of {', '.join(cells)}.")
+    return cells[name]
+
+
+def find(text: str) -> Cell:
+    """A cell as the command line names it: one of the zoo, or file.py:function.
+
+    Errors  EquationError when the file cannot be read or run, or has no such cell
+    """
+    file, colon, name = text.rpartition(":")
+    if not colon:
+        return get(text)
+    found = getattr(_run(Path(file)), name, None)
+    if not isinstance(found, Cell):
+        fact = f"{file} has no {name}" if found is None else f"{name} in {file} is no cell"
+        raise EquationError(f"{fact}.", f"Put @rf.cell above the function: def {name}(...).")
+    return found
+
+
+def _run(path: Path) -> object:
+    """The module that a file makes."""
+    if path.suffix != ".py" or not path.is_file():
+        raise EquationError(f"there is no Python file {path}.", "Name a cell as file.py:function.")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except RefoldError:
+        raise
+    except Exception as error:  # whatever the user's file raises, it is the file that has to change
+        raise EquationError(
+            f"{path} cannot be run: {type(error).__name__}: {error}.",
+            "Run it with python to see where it fails.",
+        ) from error
+    return module

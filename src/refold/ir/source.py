@@ -1,0 +1,203 @@
+"""From a running frame to the user's text: where an op was written, what name it was given, and the caret under it."""
+
+from __future__ import annotations
+
+import ast
+import dis
+import inspect
+import linecache
+import sys
+import textwrap
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from types import CodeType, FrameType, FunctionType
+
+from .graph import Place
+
+_HERE = __name__.rpartition(".")[0] + "."  # frames of these modules are ours, not the user's
+
+
+def user_frame() -> FrameType:
+    """The innermost frame outside this room: the line of the equation that is being read."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(_HERE):
+        frame = frame.f_back
+    return frame
+
+
+def place_in(frame: FrameType, cell: str) -> Place:
+    """The span of source that the frame is evaluating."""
+    code = frame.f_code
+    spans = _spans(code)
+    index = frame.f_lasti // 2
+    line, end_line, column, end_column = spans[index] if index < len(spans) else (None,) * 4
+    return Place(cell, code.co_filename, line or frame.f_lineno, end_line, column, end_column)
+
+
+def labels_in(frame: FrameType) -> tuple[str, ...]:
+    """The local names that the value under evaluation is about to be bound to; usually one or none."""
+    return _bindings(frame.f_code).get(frame.f_lasti, ())
+
+
+def place_of(function: Callable[..., object], cell: str) -> Place:
+    """The `def` line of a function."""
+    code = _code(function)
+    return Place(cell, code.co_filename, _def_line(function))
+
+
+def place_of_default(function: Callable[..., object], parameter: str, cell: str) -> Place:
+    """Where a parameter's declaration is written; the `def` line where the source cannot be read."""
+    tree = _tree(function)
+    if tree is None:
+        return place_of(function, cell)
+    definition, first_line, indent = tree
+    a = definition.args
+    positional = [*a.posonlyargs, *a.args]
+    pairs = list(zip(positional[len(positional) - len(a.defaults) :], a.defaults, strict=True))
+    pairs += [(arg, d) for arg, d in zip(a.kwonlyargs, a.kw_defaults, strict=True) if d is not None]
+    spans: dict[str, ast.expr | ast.arg] = {arg.arg: arg for arg in [*positional, *a.kwonlyargs]}
+    starts = dict(spans)
+    spans |= {arg.arg: default for arg, default in pairs}
+    if parameter not in spans:  # a signature that was made by hand
+        return place_of(function, cell)
+    node, start = spans[parameter], starts[parameter]
+    shift = first_line - 1
+    file = _code(function).co_filename
+    return Place(
+        cell,
+        file,
+        start.lineno + shift,
+        (node.end_lineno or node.lineno) + shift,
+        start.col_offset + indent,
+        (node.end_col_offset or 0) + indent,
+    )
+
+
+def place_of_return(function: Callable[..., object], cell: str) -> Place:
+    """The `return` of a function that has one; else its `def` line."""
+    code = _code(function)
+    returns = [i for i in dis.get_instructions(code) if i.opname == "RETURN_VALUE" and i.positions]
+    spans = {i.positions for i in returns}
+    if len(spans) == 1:
+        line, end_line, column, end_column = next(iter(spans)) or (None,) * 4
+        if line is not None:
+            return Place(cell, code.co_filename, line, end_line, column, end_column)
+    return place_of(function, cell)
+
+
+def rebound(function: Callable[..., object], names: set[str]) -> tuple[str, Place] | None:
+    """The first declared name that the body assigns to, and where."""
+    code = _code(function)
+    for instruction in dis.get_instructions(code):
+        if not instruction.opname.startswith(("STORE_FAST", "STORE_DEREF")):
+            continue
+        for name in _stored(instruction):
+            if name in names:
+                p = instruction.positions
+                spot = (
+                    (p.lineno, p.end_lineno, p.col_offset, p.end_col_offset) if p else (None,) * 4
+                )
+                line = spot[0] or code.co_firstlineno
+                return name, Place("", code.co_filename, line, *spot[1:])
+    return None
+
+
+def shown(place: Place) -> str:
+    """The `where` of an error: cell, file and line, then the source text with carets under the span."""
+    head = f"in cell '{place.cell}' ({_short(place.file)}:{place.line})"
+    text = linecache.getline(place.file, place.line)
+    if not text.strip():
+        return head
+    indent = len(text) - len(text.lstrip())
+    body = text.strip()
+    if place.column is None or place.end_column is None:
+        return f"{head}\n    {body}"
+    # Positions count bytes; what is printed counts characters.
+    start = len(text.encode()[: place.column].decode(errors="replace")) - indent
+    if place.end_line == place.line:
+        stop = len(text.encode()[: place.end_column].decode(errors="replace")) - indent
+    else:
+        stop = len(body)
+    start, stop = max(start, 0), min(stop, len(body))
+    return f"{head}\n    {body}\n    {' ' * start}{'^' * max(stop - start, 1)}"
+
+
+def _short(file: str) -> str:
+    """Paths below the working folder are shown relative to it."""
+    path = Path(file)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file
+
+
+def _code(function: Callable[..., object]) -> CodeType:
+    function = inspect.unwrap(function)
+    assert isinstance(function, FunctionType)
+    return function.__code__
+
+
+def _def_line(function: Callable[..., object]) -> int:
+    """co_firstlineno is the first decorator's line; the reader looks for `def`."""
+    tree = _tree(function)
+    if tree is None:
+        return _code(function).co_firstlineno
+    definition, first_line, _ = tree
+    return definition.lineno + first_line - 1
+
+
+def _tree(function: Callable[..., object]) -> tuple[ast.FunctionDef, int, int] | None:
+    """The parsed definition, its first line in the file, its indentation; None without source."""
+    try:
+        source_lines, first_line = inspect.getsourcelines(function)
+    except (OSError, TypeError):
+        return None  # typed at a prompt that keeps no source: errors then name the line only
+    source = "".join(source_lines)
+    indent = len(source) - len(source.lstrip())
+    try:
+        definition = ast.parse(textwrap.dedent(source)).body[0]
+    except SyntaxError:
+        return None
+    if not isinstance(definition, ast.FunctionDef):
+        return None
+    return definition, first_line, indent
+
+
+Span = tuple[int | None, int | None, int | None, int | None]
+
+
+@lru_cache(maxsize=512)
+def _spans(code: CodeType) -> list[Span]:
+    return list(code.co_positions())
+
+
+@lru_cache(maxsize=512)
+def _bindings(code: CodeType) -> dict[int, tuple[str, ...]]:
+    """For each instruction offset (caches included), the names that its result is stored to right away."""
+    names: dict[int, tuple[str, ...]] = {}
+    instructions = list(dis.get_instructions(code))
+    for here, following in pairwise(instructions):
+        bound = _bound(instructions, following)
+        if bound:
+            names |= dict.fromkeys(range(here.offset, following.offset, 2), bound)
+    return names
+
+
+def _bound(instructions: list[dis.Instruction], store: dis.Instruction) -> tuple[str, ...]:
+    if store.opname == "UNPACK_SEQUENCE":
+        names: list[str] = []
+        for later in instructions[instructions.index(store) + 1 :]:
+            if not later.opname.startswith("STORE_FAST"):
+                break
+            names += _stored(later)
+        return tuple(names) if len(names) == store.arg else ()
+    if store.opname.startswith(("STORE_FAST", "STORE_DEREF", "STORE_NAME")):
+        return tuple(_stored(store)[:1])
+    return ()
+
+
+def _stored(store: dis.Instruction) -> list[str]:
+    """The names an instruction stores to. From 3.13 one instruction may store two, or store one and load one."""
+    if isinstance(store.argval, tuple):
+        count = store.opname.count("STORE_FAST")
+        return [str(name) for name in store.argval[:count]]
+    return [str(store.argval)]

@@ -1,0 +1,293 @@
+"""From a Python function to a cell: run it once on symbols, check what it returns, keep the graph."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import FunctionType
+from typing import NoReturn, overload
+
+from refold.errors import EquationError
+from refold.shapes import Shape, shape_of, shape_text
+
+from .check import check
+from .declare import Affine, Bias, Declaration, Input, Scalar, State, Weight, named
+from .graph import SLOT, Graph, Init, Leaf, Node, Output, Place, Slot
+from .ops import OPS
+from .source import place_of, place_of_default, place_of_return, rebound, shown
+from .symbol import READING, AffineSymbol, Reading, Step, Symbol, kind_of
+
+Equation = Callable[..., object]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A recurrence that was read: its name, where it comes from, and the graph of one step.
+
+    Source  `source` names the paper that the equations follow.
+    """
+
+    name: str
+    graph: Graph
+    source: str = ""
+    about: str = ""
+    starts: tuple[float, ...] = ()  # what each state holds before the first step, in declared order
+    equation: Equation | None = field(default=None, compare=False, repr=False)
+
+    def __call__(self, *arguments: object, **named_arguments: object) -> NoReturn:
+        inside = READING.get()
+        raise EquationError(
+            f"cell '{self.name}' was called like a function.",
+            f"Make a layer of it: rf.Recurrent({self.name}, input_size=..., hidden_size=...).",
+            inside.here() if inside else "",
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # The function itself does not travel: decorated, its name means this Cell. The graph is all that is needed.
+        return (Cell, (self.name, self.graph, self.source, self.about, self.starts))
+
+
+@overload
+def cell(equation: Equation) -> Cell: ...
+@overload
+def cell(*, source: str = "", name: str | None = None) -> Callable[[Equation], Cell]: ...
+def cell(
+    equation: Equation | None = None, *, source: str = "", name: str | None = None
+) -> Cell | Callable[[Equation], Cell]:
+    """Read a function as a recurrence; its parameters declare what they are by their default values.
+
+    Shapes  letters in the declarations; a batch and time are added by the layer
+    Errors  EquationError: where in the source, what is so, what to write instead
+    Example
+
+        @rf.cell(source="Elman 1990")
+        def elman(x=rf.Input("m"), h=rf.State("n"), *,
+                  W_x=rf.Weight("n m"), W_h=rf.Weight("n n"), b=rf.Bias("n")):
+            return rf.tanh(W_h @ h + W_x @ x + b)
+    """
+    if equation is None:
+        return lambda function: _read(function, source, name)
+    return _read(equation, source, name)
+
+
+def _read(equation: Equation, source: str, name: str | None) -> Cell:
+    if not isinstance(equation, FunctionType):
+        raise EquationError(
+            f"rf.cell was given {kind_of(equation)}, and a cell is read from a function.",
+            "Write @rf.cell, or @rf.cell(source=...), above a def.",
+        )
+    name = name or equation.__name__
+    reading = Reading(name)
+    declared = _declared(equation, name)
+    arguments = {p: _argument(reading, equation, p, d) for p, d in declared.items()}
+    _refuse_rebinding(equation, declared, name)
+    token = READING.set(reading)
+    try:
+        returned = equation(**arguments)
+    finally:
+        READING.reset(token)
+    states = {p: d for p, d in declared.items() if isinstance(d, State)}
+    outputs = _outputs(reading, equation, states, returned)
+    _refuse_unused(reading, equation, arguments, outputs)
+    _refuse_no_derivative(reading, outputs)
+    # An Affine's weights are met when it is called; they are listed where it was declared.
+    order = list(declared)
+    leaves = sorted(reading.leaves, key=lambda leaf: order.index(leaf.name.partition(".")[0]))
+    graph = reading.builder.graph(name, leaves, outputs)
+    about = inspect.cleandoc(equation.__doc__ or "")
+    starts = tuple(float(s.start) for s in states.values())
+    return Cell(name, check(graph), source, about, starts, equation)
+
+
+def _declared(equation: Equation, name: str) -> dict[str, object]:
+    declared: dict[str, object] = {}
+    for parameter in inspect.signature(equation).parameters.values():
+        if not isinstance(parameter.default, Declaration):
+            given = parameter.default
+            shown_default = "nothing" if given is parameter.empty else repr(given)
+            raise EquationError(
+                f"parameter {parameter.name} declares {shown_default}.",
+                f'Say what it is by its default value, as in {parameter.name}=rf.Weight("n m"), '
+                "rf.Input, rf.State, rf.Bias, rf.Affine or rf.Scalar.",
+                shown(place_of_default(equation, parameter.name, name)),
+            )
+        declared[parameter.name] = parameter.default
+    if not any(isinstance(d, State) for d in declared.values()):
+        raise EquationError(
+            f"cell '{name}' declares no state, so nothing recurs.",
+            'Declare what is carried from step to step, as in h=rf.State("n").',
+            shown(place_of(equation, name)),
+        )
+    return declared
+
+
+_RANKS = {
+    Input: ("input", (0, 1)),
+    State: ("state", (0, 1)),
+    Weight: ("param", (1, 2)),
+    Bias: ("param", (1,)),
+}
+
+
+def _argument(
+    reading: Reading, equation: Equation, name: str, declared: object
+) -> Symbol | AffineSymbol:
+    """The symbol that stands for a parameter while the function runs."""
+    place = place_of_default(equation, name, reading.cell)
+    if isinstance(declared, Affine):
+        _shape(name, declared.size, (1,), place)
+        return AffineSymbol(reading, name, declared, place)
+    if isinstance(declared, Scalar):
+        init = Init("constant", value=declared.value)
+        return reading.declare(Leaf("param", name, (), init, declared.learn, place))
+    kind, ranks = _RANKS[type(declared)]  # type: ignore[index]
+    if isinstance(declared, Weight | Bias):
+        text = declared.sizes if isinstance(declared, Weight) else declared.size
+        shape = _shape(name, text, ranks, place)
+        leaf = Leaf(kind, name, shape, named(declared.init), declared.learn, place)
+    else:
+        assert isinstance(declared, Input | State)
+        leaf = Leaf(kind, name, _shape(name, declared.size, ranks, place), place=place)
+    return reading.declare(leaf)
+
+
+def _shape(name: str, text: str, ranks: tuple[int, ...], place: Place) -> Shape:
+    try:
+        shape = shape_of(text)
+    except EquationError as error:
+        raise EquationError(error.fact, error.remedy, shown(place)) from None
+    if len(shape) not in ranks:
+        kinds = " or ".join(("a scalar", "a vector", "a matrix")[r] for r in ranks)
+        raise EquationError(
+            f'{name} is declared with {len(shape)} sizes, "{text}"; here it can be {kinds}.',
+            'Write one size for a vector ("n"), two with a blank between for a matrix ("n m").',
+            shown(place),
+        )
+    return shape
+
+
+def _refuse_rebinding(equation: Equation, declared: dict[str, object], cell: str) -> None:
+    """A name bound once means one thing. A state's name may be given to the state's new value."""
+    fixed = {p for p, d in declared.items() if not isinstance(d, State)}
+    found = rebound(equation, fixed)
+    if found:
+        name, place = found
+        place = Place(cell, place.file, place.line, place.end_line, place.column, place.end_column)
+        raise EquationError(
+            f"the name {name} is used twice: it is declared as {declared[name]!r}, and bound again here.",
+            "Give the new value a name of its own.",
+            shown(place),
+        )
+
+
+def _outputs(
+    reading: Reading, equation: Equation, states: dict[str, State], returned: object
+) -> tuple[Output, ...]:
+    """What the function returned, matched with the states it declares."""
+    place = place_of_return(equation, reading.cell)
+    step = returned if isinstance(returned, Step) else None
+    if step is not None:
+        returned = step.states
+    values = returned if isinstance(returned, tuple) else (returned,)
+    if len(values) != len(states) or returned is None:
+        given = "nothing" if returned is None else f"{len(values)} value{'s' * (len(values) != 1)}"
+        if isinstance(returned, list | dict):
+            given = f"a {type(returned).__name__}"
+        missing = list(states)[len(values) :] if returned is not None else list(states)
+        raise EquationError(
+            f"the states are {', '.join(states)}, and {given} came back"
+            + (f": state {missing[0]} is not returned." if missing else "."),
+            f"Return the new states in the order declared: return {', '.join(states)}; "
+            "an output that is not the first state goes in rf.Step(..., output=y).",
+            shown(place),
+        )
+    outputs = [_next(reading, place, n, v) for n, v in zip(states, values, strict=True)]
+    if step is None:
+        return (*outputs, Output(Slot("output", next(iter(states))), outputs[0].node))
+    symbol = _returned(reading, place, "the output", step.output)
+    same = [o.slot.name for o in outputs if o.node == symbol.index]
+    name = same[0] if same else _free_name("y", states)
+    return (*outputs, Output(Slot("output", name), symbol.index))
+
+
+def _free_name(name: str, taken: dict[str, State]) -> str:
+    return name if name not in taken else "output"
+
+
+def _next(reading: Reading, place: Place, name: str, value: object) -> Output:
+    slot = Slot("state", name)
+    declared = next(leaf.shape for leaf in reading.leaves if leaf.slot == slot)
+    symbol = _returned(reading, place, f"state {name}", value)
+    if symbol.shape != declared:
+        raise EquationError(
+            f"state {name} is {shape_text(declared)}, and what is returned for it is {shape_text(symbol.shape)}.",
+            "Return the states in the order declared, each with its own size.",
+            shown(place),
+        )
+    return Output(slot, symbol.index)
+
+
+def _returned(reading: Reading, place: Place, what: str, value: object) -> Symbol:
+    if not isinstance(value, Symbol) or value.reading is not reading or value.boolean:
+        kind = "a comparison" if isinstance(value, Symbol) else kind_of(value)
+        if isinstance(value, Symbol) and value.reading is not reading:
+            kind = f"a value of another cell, '{value.reading.cell}'"
+        raise EquationError(
+            f"{what} comes back as {kind}, not as a value of this equation.",
+            "Return what was computed from the cell's parameters; a number alone is no state.",
+            shown(place),
+        )
+    if len(value.shape) == 2:
+        raise EquationError(
+            f"{what} comes back as a matrix, {shape_text(value.shape)}.",
+            "States and outputs are vectors; keep a matrix as several vectors, or multiply it first.",
+            shown(place),
+        )
+    return value
+
+
+def _refuse_unused(
+    reading: Reading,
+    equation: Equation,
+    arguments: dict[str, Symbol | AffineSymbol],
+    outputs: tuple[Output, ...],
+) -> None:
+    """A declaration that no result needs is a slip of the pen."""
+    full = Graph(reading.cell, (), tuple(reading.builder.nodes), outputs)
+    needed = full.before(o.node for o in outputs)
+    for name, argument in arguments.items():
+        if isinstance(argument, AffineSymbol):
+            used = any(w.index in needed for w in argument.weights)
+        else:
+            used = argument.index in needed
+        if not used:
+            raise EquationError(
+                f"{name} is declared and never used: nothing that is returned depends on it.",
+                f"Use {name} in the equation, or take the parameter away.",
+                shown(place_of_default(equation, name, reading.cell)),
+            )
+
+
+def _refuse_no_derivative(reading: Reading, outputs: tuple[Output, ...]) -> None:
+    """Where a gradient arrives and cannot pass. Beyond rf.stop_gradient none arrives."""
+    nodes = reading.builder.nodes
+    reached = {o.node for o in outputs}
+    for i in reversed(range(len(nodes))):
+        node = nodes[i]
+        if i not in reached or node.op == "stop_gradient":
+            continue
+        if OPS[node.op].derivative is None and _depends(nodes, node):
+            raise EquationError(
+                f"rf.{node.op} has no derivative, and a gradient would have to pass through it.",
+                f"Say that none should: rf.stop_gradient(rf.{node.op}(...)).",
+                shown(node.place or Place(reading.cell, "", 0)),
+            )
+        if not OPS[node.op].boolean:
+            # where's condition takes no gradient
+            reached.update(node.args[1:] if node.op == "where" else node.args)
+
+
+def _depends(nodes: list[Node], node: Node) -> bool:
+    """Whether anything but numbers goes into a node."""
+    return any(nodes[a].op == SLOT or _depends(nodes, nodes[a]) for a in node.args)

@@ -1,0 +1,76 @@
+"""The plan: everything that a backend needs to know about a cell, and nothing about tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from refold.errors import PlanError
+from refold.ir.graph import Graph
+from refold.ir.rewrite import fold, simplified
+from refold.ir.trace import Cell
+
+from .adjoint import reverse, reverse_once
+from .cost import Cost, cost
+from .keep import MEMORY, Kept, keep
+from .split import Split, hoist, split
+from .stages import Stage, stages
+
+
+@dataclass(frozen=True, slots=True)
+class Half:
+    """One direction of time: a graph, where its lines run, and the stages of its loop."""
+
+    graph: Graph
+    split: Split
+    stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to run a cell, forward and backward.
+
+    once       what is computed from the parameters alone, at each call; gives slots `once`
+    forward    the step; gives slots `state`, `output` and `kept`
+    backward   the reverse step; reads `carry` (what arrived at the states after the step), `given` (dE/dy), `next`
+               (those states), `kept`; gives `carry` (what arrives at the states before it), `input`, `total`, `delta`
+    once_back  from the totals to the gradients of the parameters
+    """
+
+    name: str
+    once: Graph
+    forward: Half
+    backward: Half
+    once_back: Graph
+    kept: tuple[Kept, ...]
+    memory: str
+    cost: Cost
+
+
+@lru_cache(maxsize=256)
+def plan(cell: Cell, memory: str = "fast") -> Plan:
+    """Derive the reverse step of a cell, and say where each line of both runs.
+
+    Errors  PlanError when `memory` is neither "fast" nor "small"
+    """
+    if memory not in MEMORY:
+        raise PlanError(f'memory is "{memory}".', f"Choose one of {', '.join(MEMORY)}.")
+    once, step = hoist(simplified(cell.graph))
+    forward, backward, kept = keep(step, fold(reverse(step)), memory)
+    ahead = _half(forward)
+    parameters = [leaf.shape for leaf in cell.graph.leaves_of("param") if leaf.learn]
+    return Plan(
+        name=cell.name,
+        once=once,
+        forward=ahead,
+        backward=_half(backward),
+        once_back=fold(reverse_once(once)),
+        kept=kept,
+        memory=memory,
+        cost=cost(forward, ahead.split.loop, backward, kept, parameters),
+    )
+
+
+def _half(graph: Graph) -> Half:
+    parts = split(graph)
+    return Half(graph, parts, stages(graph, parts.loop))
