@@ -1,0 +1,1 @@
+"""Backends: each takes a plan and sizes, and runs whole sequences."""

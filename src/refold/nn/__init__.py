@@ -1,0 +1,1 @@
+"""Layers, wiring and initialisers: the torch.nn.Modules."""

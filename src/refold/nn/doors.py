@@ -1,0 +1,188 @@
+"""The doors of a layer: whatever form a batch comes in, inside it is (T, B, feature) with lengths or None.
+
+Everything that a kernel relies on is checked here, so that no kernel has to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from refold.errors import KernelError
+
+Lengths = Tensor | Sequence[int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch inside the house, and how to hand results back in the form it came in.
+
+    Shapes  x (T, B, features); lengths (B,) int64 on the CPU, or None when every row lasts T steps
+    """
+
+    x: Tensor
+    lengths: Tensor | None
+    packed: PackedSequence | None
+    batched: bool
+    batch_first: bool
+
+    def out(self, y: Tensor) -> Tensor | PackedSequence:
+        """An output (T, B, size) in the caller's form."""
+        if self.packed is not None:
+            return _repacked(y, self.packed, self.lengths)
+        if not self.batched:
+            return y.squeeze(1)
+        return y.transpose(0, 1) if self.batch_first else y
+
+    def state_out(self, state: Tensor) -> Tensor:
+        """A state (layers, B, size) in the caller's form: only the batch can be missing."""
+        return state if self.batched else state.squeeze(1)
+
+
+def enter(
+    x: Tensor | PackedSequence, lengths: Lengths, features: int, batch_first: bool, like: Tensor
+) -> Batch:
+    """Check a batch against a layer and bring it to the inner form.
+
+    Errors  KernelError: x is no tensor, or of another rank, size, dtype or device than the weights `like`; lengths do
+            not fit the batch
+    """
+    if isinstance(x, PackedSequence):
+        if lengths is not None:
+            raise KernelError(
+                "x is a PackedSequence, and lengths are given as well.",
+                "A PackedSequence knows its lengths: leave lengths out.",
+            )
+        _like_weights(x.data, "x", like)
+        _features(x.data, features, "a PackedSequence of")
+        padded, counted = pad_packed_sequence(x)
+        return Batch(padded, counted, x, True, batch_first)
+    if not isinstance(x, Tensor):
+        raise KernelError(
+            f"x is a {type(x).__name__}, and a layer reads a torch tensor or a PackedSequence.",
+            "Convert it first, for instance with torch.as_tensor(x).",
+        )
+    if x.dim() not in (2, 3):
+        raise KernelError(
+            f"x has {x.dim()} dimensions, {tuple(x.shape)}; a layer reads (time, batch, {features}) "
+            f"or, unbatched, (time, {features}).",
+            "For one feature a step, add the feature axis with x.unsqueeze(-1).",
+        )
+    _like_weights(x, "x", like)
+    _features(x, features, "x of shape")
+    batched = x.dim() == 3
+    if not batched:
+        x = x.unsqueeze(1)
+    elif batch_first:
+        x = x.transpose(0, 1)
+    return Batch(x, _lengths(lengths, x.shape[0], x.shape[1]), None, batched, batch_first)
+
+
+def enter_states(
+    state: Tensor | Sequence[Tensor] | None,
+    sizes: Mapping[str, int],
+    layers: int,
+    batch: Batch,
+    like: Tensor,
+) -> tuple[Tensor, ...] | None:
+    """Check initial states: one tensor for a cell with one state, a tuple in declared order for several.
+
+    Shapes  each (layers, B, size), or (layers, size) when x is unbatched
+    Errors  KernelError: another number of states, another shape, dtype or device
+    """
+    if state is None:
+        return None
+    states = tuple(state) if isinstance(state, tuple | list) else (state,)
+    tensors = [s for s in states if isinstance(s, Tensor)]
+    for name, s in zip(sizes, states, strict=False):
+        if not isinstance(s, Tensor):
+            raise KernelError(
+                f"state {name} is a {type(s).__name__}, and a layer reads torch tensors.",
+                "Pass a tensor for a cell with one state, a tuple of tensors for several.",
+            )
+    if len(states) != len(sizes):
+        raise KernelError(
+            f"the cell has {len(sizes)} state{'s' * (len(sizes) != 1)} ({', '.join(sizes)}), "
+            f"and {len(states)} came in.",
+            "Pass a tensor for a cell with one state, a tuple in the order declared for several.",
+        )
+    entered = []
+    for (name, size), s in zip(sizes.items(), tensors, strict=True):
+        rows = (batch.x.shape[1],) if batch.batched else ()
+        expected = (layers, *rows, size)
+        if tuple(s.shape) != expected:
+            raise KernelError(
+                f"state {name} is {tuple(s.shape)}, and {expected} is expected: "
+                f"(layers x directions, {'batch, ' if batch.batched else ''}size).",
+                "batch_first does not apply to states, as in torch.nn.",
+            )
+        _like_weights(s, f"state {name}", like)
+        entered.append(s if batch.batched else s.unsqueeze(1))
+    return tuple(entered)
+
+
+def _lengths(lengths: Lengths, steps: int, rows: int) -> Tensor | None:
+    if lengths is None:
+        return None
+    try:
+        counted = torch.as_tensor(lengths)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise KernelError(
+            f"lengths cannot be read as a tensor: {error}.",
+            "Pass a list of whole numbers, one for each row.",
+        ) from None
+    whole = not (counted.is_floating_point() or counted.is_complex() or counted.dtype == torch.bool)
+    if not whole and counted.numel() > 0:
+        raise KernelError(
+            f"lengths are {counted.dtype}, and must be whole numbers.",
+            "Convert them with lengths.long().",
+        )
+    if tuple(counted.shape) != (rows,):
+        raise KernelError(
+            f"lengths have shape {tuple(counted.shape)}, and the batch has {rows} rows.",
+            "Pass one length for each row.",
+        )
+    counted = counted.detach().to("cpu", torch.int64)
+    if rows and (int(counted.min()) < 0 or int(counted.max()) > steps):
+        worst = counted[(counted < 0) | (counted > steps)][0]
+        raise KernelError(
+            f"a length is {int(worst)}, and x has {steps} steps.",
+            f"Lengths lie between 0 and {steps}.",
+        )
+    return counted
+
+
+def _features(x: Tensor, features: int, form: str) -> None:
+    if x.shape[-1] != features:
+        raise KernelError(
+            f"{form} {tuple(x.shape)} has {x.shape[-1]} features, and the layer reads {features}.",
+            "Give the layer that input_size, or check the order of the axes (batch_first).",
+        )
+
+
+def _like_weights(x: Tensor, name: str, like: Tensor) -> None:
+    if x.dtype != like.dtype:
+        raise KernelError(
+            f"{name} is {x.dtype}, and the weights are {like.dtype}.",
+            f"Convert the one, x.to({like.dtype}), or the other, layer.to({x.dtype}).",
+        )
+    if x.device != like.device:
+        raise KernelError(
+            f"{name} is on {x.device}, and the weights are on {like.device}.",
+            f'Move the one, x.to("{like.device}"), or the other, layer.to("{x.device}").',
+        )
+    if x.layout != torch.strided:
+        raise KernelError(f"{name} is stored as {x.layout}.", "Convert it with x.to_dense().")
+
+
+def _repacked(y: Tensor, packed: PackedSequence, lengths: Tensor | None) -> PackedSequence:
+    assert lengths is not None
+    if packed.sorted_indices is not None:
+        y = y.index_select(1, packed.sorted_indices)
+        lengths = lengths.index_select(0, packed.sorted_indices.cpu())
+    data = pack_padded_sequence(y, lengths).data
+    return PackedSequence(data, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices)

@@ -1,0 +1,453 @@
+"""The layer: a cell applied along time, as a torch.nn.Module."""
+
+from __future__ import annotations
+
+import numbers
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from refold import cells
+from refold.errors import EquationError, KernelError
+from refold.ir.graph import Leaf
+from refold.ir.trace import Cell
+from refold.kernels import autograd as _derived  # noqa: F401  (registers its backend)
+from refold.kernels.base import Call, Kernel, build
+from refold.plan.cost import letters
+from refold.plan.plan import plan
+
+from . import init
+from .doors import Batch, Lengths, enter, enter_states
+
+State = Tensor | tuple[Tensor, ...]
+
+
+class Recurrent(nn.Module):
+    """A cell run over sequences, forward in time or in both directions, in one layer or a stack of them.
+
+    Arguments
+        cell          a `Cell`, or the name of one in the zoo
+        input_size    the letter m: features of x (of the first input, where a cell declares several)
+        hidden_size   the letter n
+        num_layers    a stack: each layer reads the output of the one below
+        bidirectional a second network from each sequence's last step to its first; outputs are joined
+        batch_first   x and y are (batch, time, feature); states never are
+        dropout       between layers, in training only
+        backend       "auto", "reference" (torch's autograd through the step) or "derived" (the plan's own adjoint)
+        learn_state   the states before the first step are parameters, used when none are given
+        sizes         a number for every further letter of the cell, and values for its fixed scalars
+
+    Shapes
+        x       (T, B, features), (T, features), or a PackedSequence; a cell with several inputs reads them side by side
+                in declared order, and every layer of a stack reads all but the first from x itself
+        y       (T, B, output_features), 0 past a row's length
+        state   (num_layers x directions, B, size): a tensor for a cell with one state, else a tuple in declared order
+        lengths (B,), whole numbers in any order, 0 allowed: a row of length 0 keeps its initial state
+
+    Errors
+        EquationError  a letter without a number, a keyword that the cell does not know, a size below 1
+        KernelError    an input, state or lengths that do not fit: both sides are named
+
+    Example
+        layer = rf.Recurrent("lstm", input_size=8, hidden_size=64)
+        y, (h, c) = layer(torch.randn(20, 4, 8))
+    """
+
+    def __init__(
+        self,
+        cell: Cell | str,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        backend: str = "auto",
+        *,
+        learn_state: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **sizes: float,
+    ):
+        super().__init__()
+        self.cell = _cell(cell)
+        self.input_size = _whole("input_size", input_size, least=0)
+        self.hidden_size = _whole("hidden_size", hidden_size)
+        self.num_layers = _whole("num_layers", num_layers)
+        self.bidirectional = bool(bidirectional)
+        self.directions = 1 + self.bidirectional
+        self.batch_first = bool(batch_first)
+        self.dropout = _dropout(dropout, self.num_layers)
+        self.backend = backend
+        self.learn_state = bool(learn_state)
+        self.sizes, self._scalars = self._settings(sizes)
+        graph = self.cell.graph
+        self._output = graph.outputs_of("output")[0].slot.name
+        self.state_sizes = {leaf.name: self._width(leaf, 0) for leaf in graph.leaves_of("state")}
+        output = graph.nodes[graph.outputs_of("output")[0].node].shape
+        self.output_size = output[0].at(self._letters(0)) if output else 1
+        self.output_features = self.output_size * self.directions
+        if self.num_layers > 1:
+            self._refuse_bad_stack(Leaf("output", self._output, output))
+        self._kernels: dict[tuple[bool, str], Kernel] = {}
+        self._probes: list[dict[str, Tensor]] | None = None
+        _check_dtype(dtype)
+        for layer in range(self.num_layers):
+            for reverse in range(self.directions):
+                part = _Parameters(self, layer, device, dtype)
+                self.add_module(_part_name(layer, bool(reverse)), part)
+        self.kernel  # a backend that cannot run is refused now, not at the first call  # noqa: B018
+
+    # What a call does -------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        x: Tensor | PackedSequence,
+        state: State | None = None,
+        lengths: Lengths = None,
+        *,
+        return_states: str = "last",
+    ) -> tuple[Any, State]:
+        """Run the batch; (y, the states after each row's own last step).
+
+        return_states="all" gives, in place of y, a dict: each state by its name in the equation, and "output", for
+        every step of the top layer, shaped as y.
+        """
+        if return_states not in ("last", "all"):
+            raise KernelError(f'return_states is "{return_states}".', 'Choose "last" or "all".')
+        like = self._part(0, False).like
+        batch = enter(x, lengths, self._features(), self.batch_first, like)
+        layers = self.num_layers * self.directions
+        states = enter_states(state, self.state_sizes, layers, batch, like)
+        if self._probes is not None:
+            self._probes.clear()
+        inputs = self._inputs(batch.x)
+        top: dict[str, Tensor] = {}
+        finals: list[tuple[Tensor, ...]] = []
+        for layer in range(self.num_layers):
+            if layer > 0:
+                below = nn.functional.dropout(top["output"], self.dropout, self.training)
+                inputs = (below, *inputs[1:])
+            top = self._layer(layer, inputs, states, batch, finals)
+        final = tuple(batch.state_out(torch.stack(s)) for s in zip(*finals, strict=True))
+        y = {name: batch.out(v) for name, v in top.items()}
+        return (y if return_states == "all" else y["output"]), (
+            final[0] if len(final) == 1 else final
+        )
+
+    def _layer(
+        self,
+        layer: int,
+        inputs: tuple[Tensor, ...],
+        states: tuple[Tensor, ...] | None,
+        batch: Batch,
+        finals: list[tuple[Tensor, ...]],
+    ) -> dict[str, Tensor]:
+        """One layer in all its directions: every state and the output for all steps, directions joined."""
+        steps, rows = batch.x.shape[:2]
+        runs = []
+        for reverse in range(self.directions):
+            index = layer * self.directions + reverse
+            part = self._part(layer, bool(reverse))
+            first = part.first(rows) if states is None else tuple(s[index] for s in states)
+            probes = self._new_probes(steps, first)
+            call = Call(steps, inputs, first, part.named(), batch.lengths, bool(reverse), probes)
+            run = self._kernel(layer > 0)(call)
+            finals.append(run.final)
+            runs.append(run)
+        names = [*self.state_sizes, "output"]
+        values = [(*run.history, run.output) for run in runs]
+        if len(runs) == 1:
+            return dict(zip(names, values[0], strict=True))
+        joined = (torch.cat(both, -1) for both in zip(*values, strict=True))
+        return dict(zip(names, joined, strict=True))
+
+    def _inputs(self, x: Tensor) -> tuple[Tensor, ...]:
+        """x cut into the cell's inputs."""
+        widths = [self._width(leaf, 0) for leaf in self.cell.graph.leaves_of("input")]
+        return x.split(widths, -1) if widths else ()
+
+    def _features(self) -> int:
+        """How many features x has: those of all inputs."""
+        return sum(self._width(leaf, 0) for leaf in self.cell.graph.leaves_of("input"))
+
+    # Parameters -------------------------------------------------------------------------------------------------------
+
+    def parameters_of(self, layer: int = 0, reverse: bool = False) -> dict[str, nn.Parameter]:
+        """The parameters of one layer and direction by their names in the equation: "W_h", "i.W_x", "i.b".
+
+        What is fixed (a Scalar, a Weight with learn=False) is a buffer and not among them.
+        """
+        named = self._part(layer, reverse).named()
+        return {name: p for name, p in named.items() if isinstance(p, nn.Parameter)}
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters again, each as its declaration says."""
+        for part in self.children():
+            assert isinstance(part, _Parameters)
+            part.reset()
+
+    def _part(self, layer: int, reverse: bool) -> _Parameters:
+        name = _part_name(layer, reverse)
+        if name not in self._modules:
+            raise KernelError(
+                f"there is no layer {layer}{' in reverse' if reverse else ''}.",
+                f"The layer has {self.num_layers} layers and {self.directions} directions.",
+            )
+        part = self._modules[name]
+        assert isinstance(part, _Parameters)
+        return part
+
+    # Inspection -------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def probe(self) -> Iterator[list[dict[str, Tensor]]]:
+        """Within, each call adds zeros to every state after every step, so that gradients of states can be asked for.
+
+        Gives a list with one dict for each layer and direction: state name -> (T, B, size). The gradient of an error
+        with respect to such a tensor is the adjoint: the whole derivative dE/dstate(t), through all later steps.
+
+        Example
+            with layer.probe() as probes:
+                y, _ = layer(x)
+            delta = torch.autograd.grad(y.square().sum(), probes[0]["h"])
+        """
+        self._probes = []
+        try:
+            yield self._probes
+        finally:
+            self._probes = None
+
+    def _new_probes(self, steps: int, first: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        if self._probes is None:
+            return None
+        zeros = tuple(s.new_zeros(steps, *s.shape).requires_grad_() for s in first)
+        self._probes.append(dict(zip(self.state_sizes, zeros, strict=True)))
+        return zeros
+
+    # Kernels ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel of the first layer; `.backend` and `.reason` say which and why."""
+        return self._kernel(False)
+
+    def _kernel(self, stacked: bool) -> Kernel:
+        device = self._part(0, False).like.device
+        key = (stacked, device.type)
+        if key not in self._kernels:
+            self._kernels[key] = build(
+                plan(self.cell), self._letters(int(stacked)), self.backend, device
+            )
+        return self._kernels[key]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Kernels are made again where they are needed; they hold compiled code and functions without names.
+        return {**self.__dict__, "_kernels": {}, "_probes": None}
+
+    # Sizes ------------------------------------------------------------------------------------------------------------
+
+    def _settings(self, given: dict[str, float]) -> tuple[dict[str, int], dict[str, float]]:
+        """Keywords parted into numbers for letters and values for fixed scalars."""
+        known = sorted(letters(self.cell.graph) - {"m", "n"})
+        scalars = [leaf.name for leaf in self.cell.graph.leaves_of("param") if leaf.shape == ()]
+        strange = [name for name in given if name not in (*known, *scalars)]
+        if strange:
+            raise EquationError(
+                f"cell '{self.cell.name}' has neither a size nor a scalar called {strange[0]}.",
+                f"Its sizes are {', '.join(['m', 'n', *known])}; its scalars {', '.join(scalars) or 'none'}. "
+                "m is input_size and n is hidden_size.",
+            )
+        missing = [letter for letter in known if letter not in given]
+        if missing:
+            raise EquationError(
+                f"cell '{self.cell.name}' needs a number for the size {missing[0]}.",
+                f"Pass it by keyword: rf.Recurrent(..., {missing[0]}=...).",
+            )
+        sizes = {letter: _whole(letter, given[letter]) for letter in known}
+        return sizes, {name: _number(name, given[name]) for name in scalars if name in given}
+
+    def _refuse_bad_stack(self, output: Leaf) -> None:
+        """A layer above the first reads the output of the one below, and its states have the sizes of the first's."""
+        if not self.cell.graph.leaves_of("input"):
+            raise EquationError(
+                f"cell '{self.cell.name}' reads no input, and a stack hands each layer the output of the one below.",
+                "Set num_layers=1.",
+            )
+        for leaf in (*self.cell.graph.leaves_of("state"), output):
+            if self._width(leaf, 1) != self._width(leaf, 0):
+                raise EquationError(
+                    f"{leaf.kind} {leaf.name} of cell '{self.cell.name}' has {self._width(leaf, 0)} numbers in the "
+                    f"first layer and {self._width(leaf, 1)} above it: its size {leaf.shape[0]} follows what is read.",
+                    "Choose input_size equal to the output's size, or set num_layers=1.",
+                )
+
+    def _letters(self, layer: int) -> dict[str, int]:
+        below = self.input_size if layer == 0 else self.output_features
+        return {**self.sizes, "m": below, "n": self.hidden_size}
+
+    def _width(self, leaf: Leaf, layer: int) -> int:
+        return leaf.shape[0].at(self._letters(layer)) if leaf.shape else 1
+
+    def __repr__(self) -> str:
+        # One line, as torch.nn.LSTM has it: the children only hold parameters.
+        return f"{type(self).__name__}({self.extra_repr()})"
+
+    def extra_repr(self) -> str:
+        settings = {
+            "num_layers": (self.num_layers, 1),
+            "bidirectional": (self.bidirectional, False),
+            "batch_first": (self.batch_first, False),
+            "dropout": (self.dropout, 0.0),
+            "learn_state": (self.learn_state, False),
+        }
+        changed = [f"{name}={value}" for name, (value, usual) in settings.items() if value != usual]
+        sizes = [f"{name}={value}" for name, value in (self.sizes | self._scalars).items()]
+        return ", ".join(
+            [self.cell.name, str(self.input_size), str(self.hidden_size), *changed, *sizes]
+        )
+
+
+class _Parameters(nn.Module):
+    """The parameters of one layer and direction, each under its name in the equation ("i.W_x" is W_x of child i)."""
+
+    def __init__(
+        self,
+        owner: Recurrent,
+        layer: int,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ):
+        super().__init__()
+        self._leaves = owner.cell.graph.leaves_of("param")
+        self._hidden = owner.hidden_size
+        self._scalars = owner._scalars
+        self._starts = dict(zip(owner.state_sizes, owner.cell.starts, strict=True))
+        self._widths = dict(owner.state_sizes)
+        sizes = owner._letters(layer)
+        for leaf in self._leaves:
+            init.check(owner.cell.name, leaf)
+            shape = [size.at(sizes) for size in leaf.shape]
+            home, name = self._home(leaf.name)
+            tensor = torch.empty(shape, device=device, dtype=dtype)
+            if leaf.learn:
+                home.register_parameter(name, nn.Parameter(tensor))
+            else:
+                home.register_buffer(name, tensor)
+        if owner.learn_state:
+            self.start = nn.ParameterDict(
+                {
+                    s: nn.Parameter(torch.empty(w, device=device, dtype=dtype))
+                    for s, w in self._widths.items()
+                }
+            )
+        # Without any parameter the layer's dtype and device are still those that were asked for.
+        self.register_buffer("_like", torch.empty(0, device=device, dtype=dtype), persistent=False)
+        self.reset()
+
+    def reset(self) -> None:
+        for leaf in self._leaves:
+            tensor = self.named()[leaf.name]
+            if leaf.name in self._scalars:
+                tensor.data.fill_(self._scalars[leaf.name])
+            else:
+                init.fill(tensor, leaf.init, self._hidden)
+        for name, tensor in self._learned_start().items():
+            tensor.data.fill_(self._starts[name])
+
+    def named(self) -> dict[str, Tensor]:
+        found = {}
+        for leaf in self._leaves:
+            home, name = self._home(leaf.name)
+            found[leaf.name] = getattr(home, name)
+        return found
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the layer's dtype, on its device."""
+        first = next(iter(self.named().values()), self._buffers["_like"])
+        assert first is not None
+        return first
+
+    def first(self, rows: int) -> tuple[Tensor, ...]:
+        """The states before the first step, where the caller gives none."""
+        learned = self._learned_start()
+        if learned:
+            return tuple(s.expand(rows, -1) for s in learned.values())
+        return tuple(
+            self.like.new_full((rows, w), self._starts[s]) for s, w in self._widths.items()
+        )
+
+    def _learned_start(self) -> dict[str, Tensor]:
+        start = self._modules.get("start")
+        return {} if start is None else {s: start[s] for s in self._widths}  # type: ignore[index]
+
+    def _home(self, name: str) -> tuple[nn.Module, str]:
+        """The module that holds a parameter, and its name there."""
+        parent, _, last = name.rpartition(".")
+        if not parent:
+            return self, name
+        if parent not in self._modules:
+            self.add_module(parent, nn.Module())
+        return self.get_submodule(parent), last
+
+
+def _part_name(layer: int, reverse: bool) -> str:
+    return f"l{layer}_reverse" if reverse else f"l{layer}"
+
+
+def _cell(cell: object) -> Cell:
+    if isinstance(cell, str):
+        return cells.get(cell)
+    if not isinstance(cell, Cell):
+        name = getattr(cell, "__name__", type(cell).__name__)
+        raise EquationError(
+            f"{name} is a {type(cell).__name__}, and a layer is made of a cell.",
+            'Put @rf.cell above the function, or give the name of a zoo cell, such as "lstm".',
+        )
+    return cell
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise EquationError(f"{name} is {value!r}, and must be a number.", f"Pass {name}=0.5, say.")
+    return float(value)
+
+
+def _whole(name: str, value: object, least: int = 1) -> int:
+    number = _number(name, value)
+    if not number.is_integer() or number < least:
+        raise EquationError(
+            f"{name} is {value!r}, and must be a whole number, at least {least}.",
+            f"Pass {name}=64, say.",
+        )
+    return int(number)
+
+
+def _check_dtype(dtype: torch.dtype | None) -> None:
+    if dtype is not None and not dtype.is_floating_point:
+        raise EquationError(
+            f"dtype is {dtype}, and gradients need real numbers.",
+            "Choose torch.float32 or torch.float64.",
+        )
+
+
+def _dropout(value: object, layers: int) -> float:
+    value = _number("dropout", value)
+    if not 0 <= value <= 1:
+        raise EquationError(
+            f"dropout is {value!r}, and a probability lies between 0 and 1.",
+            "Pass dropout=0.1, say.",
+        )
+    if value > 0 and layers == 1:
+        warnings.warn(
+            "dropout acts between layers, and this stack has one: it does nothing. Set num_layers=2 or more.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return float(value)
