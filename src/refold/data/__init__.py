@@ -1,0 +1,1 @@
+"""Ragged sequences, windows, scales and the bundled series."""

@@ -1,0 +1,349 @@
+"""Networks of all shapes: a layer, a head, and how they are wired along time.
+
+    one-to-one        x(1) -> y(1)                 the folded cell, used once
+    one-to-many       x(1) -> y(1) ... y(U)        each output is the next input
+    many-to-one       x(1) ... x(T) -> y           the final outputs of the layer
+    many-to-many      x(1) ... x(T) -> y(1) ... y(T)
+    encoder-decoder   x(1) ... x(T) -> y(1) ... y(U)
+                      the encoder's final states start the decoder, whose outputs are its inputs
+
+Batches are ragged throughout: `lengths` counts the steps of each row of x, `target_lengths` those
+of each row of y, and what lies behind is neither read nor written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from refold.errors import KernelError, RefoldError
+
+from .heads import both_directions, final_outputs, zero_past
+from .layer import Recurrent
+
+Shape = Literal["one-to-one", "one-to-many", "many-to-one", "many-to-many", "encoder-decoder"]
+Feedback = Literal["value", "class"]
+State = Tensor | tuple[Tensor, ...]
+Lengths = Tensor | Sequence[int]
+
+FED_BACK: tuple[Shape, ...] = ("one-to-many", "encoder-decoder")
+ONE_INPUT: tuple[Shape, ...] = ("one-to-one", "one-to-many")
+
+
+class Network(nn.Module):
+    """A recurrent layer with a head, wired in one of five shapes.
+
+    `head` maps an output of the layer (of the decoder, where there is one) to y: a module, a
+    number k for torch.nn.Linear(features, k), or None for the output itself. `feedback` says what
+    of y is the next input where outputs are fed back: "value" y itself, "class" the one-hot vector
+    of the largest score, the targets then being classes (integers).
+
+    Shapes: x (T, B, m); one-to-one and one-to-many take (B, m), or (1, B, m). Without a batch: (T,
+    m), or (m,). y is (T, B, k) for many-to-many, (U, B, k) for one-to-many and encoder-decoder,
+    (B, k) for many-to-one and one-to-one; zero past each row's length.
+
+    Errors: RefoldError for parts that do not fit together, KernelError for a call that does not
+    fit the shape. Both name the shape and one remedy.
+
+    Example:
+        >>> net = Network(Recurrent("gru", 3, 8), head=2, shape="many-to-one")
+        >>> net(torch.zeros(5, 4, 3), lengths=[5, 2, 0, 3]).shape
+        torch.Size([4, 2])
+
+    Source: the five shapes after Karpathy 2015; encoder-decoder of Sutskever, Vinyals & Le 2014
+    (states handed over); feeding the true output back in training, "teacher forcing", of Williams
+    & Zipser 1989.
+    """
+
+    def __init__(
+        self,
+        layer: Recurrent,
+        head: nn.Module | int | None = None,
+        shape: Shape = "many-to-many",
+        *,
+        decoder: Recurrent | None = None,
+        feedback: Feedback = "value",
+    ) -> None:
+        super().__init__()
+        self.shape: Shape = shape
+        self.feedback: Feedback = feedback
+        _check_parts(layer, decoder, shape, feedback)
+        self.layer = layer
+        self.decoder = decoder
+        self.head = _head(head, self._last_layer.output_features, layer)
+        _check_loop(self)
+
+    @property
+    def _last_layer(self) -> Recurrent:
+        return self.layer if self.decoder is None else self.decoder
+
+    def extra_repr(self) -> str:
+        return f"shape={self.shape!r}" + f", feedback={self.feedback!r}" * (self.shape in FED_BACK)
+
+    def forward(
+        self,
+        x: Tensor,
+        lengths: Lengths | None = None,
+        state: State | None = None,
+        *,
+        steps: int | None = None,
+        target: Tensor | None = None,
+        target_lengths: Lengths | None = None,
+    ) -> Tensor:
+        """Run the network.
+
+        one-to-many and encoder-decoder need the number U of outputs: `steps`, or `target_lengths`
+        (whose largest is taken), or `target` (U, B, k). With `target` the true outputs are fed
+        back instead of the network's own (training); without it the network runs free
+        (prediction). `state` is the initial state of the (encoding) layer.
+        """
+        _check_call(self, x, lengths, steps, target, target_lengths)
+        x, state, target, batched = self._with_batch(x, state, target)
+        rows = _lengths(self, "lengths", lengths, x.shape[1], x.shape[0])
+        match self.shape:
+            case "one-to-one":
+                y = self._headed(self.layer(x, state)[0][0])
+            case "many-to-one":
+                outputs = self.layer(x, state, rows)[0]
+                y = self._headed(final_outputs(outputs, rows, self.layer.directions))
+            case "many-to-many":
+                y = zero_past(self._headed(self.layer(x, state, rows)[0]), rows)
+            case "one-to-many":
+                y = self._fed_back(x, state, steps, target, target_lengths)
+            case "encoder-decoder":
+                final = self.layer(x, state, rows)[1]
+                final = both_directions(final) if self.layer.directions == 2 else final
+                first = x.new_zeros(1, x.shape[1], self._last_layer.input_size)
+                y = self._fed_back(first, final, steps, target, target_lengths)
+        return y if batched else y.squeeze(-2)
+
+    def _with_batch(
+        self, x: Tensor, state: State | None, target: Tensor | None
+    ) -> tuple[Tensor, State | None, Tensor | None, bool]:
+        """x as (T, B, m): adds the axis of time to a single input, and that of the batch."""
+        if self.shape in ONE_INPUT and x.ndim < 3:
+            x = x.unsqueeze(0)
+        if x.ndim == 3:
+            return x, state, target, True
+        if isinstance(state, tuple):
+            state = tuple(part.unsqueeze(1) for part in state)
+        elif state is not None:
+            state = state.unsqueeze(1)
+        return x.unsqueeze(1), state, None if target is None else target.unsqueeze(1), False
+
+    def _fed_back(
+        self,
+        first: Tensor,
+        state: State | None,
+        steps: int | None,
+        target: Tensor | None,
+        target_lengths: Lengths | None,
+    ) -> Tensor:
+        """The outputs y(1) ... y(U) of the layer that reads its own past outputs."""
+        layer, batch = self._last_layer, first.shape[1]
+        most = target.shape[0] if target is not None else steps
+        rows = _lengths(self, "target_lengths", target_lengths, batch, most)
+        if target is not None:
+            inputs = torch.cat([first, self._as_input(target[:-1], first)])
+            return zero_past(self._headed(layer(inputs, state, rows)[0]), rows)
+        outputs, x = [], first
+        for _ in range(_number(self, steps, rows)):
+            y, state = layer(x, state)
+            outputs.append(self._headed(y))
+            x = self._as_input(outputs[-1], first)
+        return zero_past(torch.cat(outputs), rows)
+
+    def _as_input(self, y: Tensor, like: Tensor) -> Tensor:
+        """What the next step reads of outputs (or targets) y."""
+        size = self._last_layer.input_size
+        if y.is_floating_point() and y.shape[-1] != size:
+            fact = f"{y.shape[-1]} features are fed back to a layer of input_size {size}"
+            raise KernelError(fact, f"let head and target have {size} features", _where(self))
+        if self.feedback == "value":
+            return y
+        classes = y.argmax(-1) if y.is_floating_point() else y
+        return nn.functional.one_hot(classes, size).to(like.dtype)
+
+    def _headed(self, outputs: Tensor) -> Tensor:
+        return outputs if self.head is None else self.head(outputs)
+
+
+def _lengths(net: Network, name: str, lengths: Lengths | None, batch: int, most: int | None):
+    """Lengths as a LongTensor (B,), checked against the rows and steps there are."""
+    if lengths is None:
+        return None
+    rows = torch.as_tensor(lengths, dtype=torch.long)
+    if rows.shape != (batch,):
+        fact = f"{name} has shape {tuple(rows.shape)}, the batch has {batch} rows"
+        raise KernelError(fact, "give one length per row", _where(net))
+    if batch and (int(rows.min()) < 0 or (most is not None and int(rows.max()) > most)):
+        fact = f"{name} goes from {int(rows.min())} to {int(rows.max())}, "
+        fact += f"there are {most} steps" if most is not None else "and no length is negative"
+        raise KernelError(fact, "give lengths between 0 and the number of steps", _where(net))
+    return rows
+
+
+def _number(net: Network, steps: int | None, rows: Tensor | None) -> int:
+    """How many outputs a free run has."""
+    number = steps if steps is not None or rows is None else int(rows.max())
+    if not number:
+        fact = f"steps is {steps}" if rows is None else "target_lengths are all 0"
+        raise KernelError(
+            f"{fact}: nothing is to be written", "give at least one step", _where(net)
+        )
+    return number
+
+
+def _head(head: Any, features: int, layer: nn.Module) -> nn.Module | None:
+    if isinstance(head, int):
+        weight = next(layer.parameters(), torch.empty(()))
+        return nn.Linear(features, head, device=weight.device, dtype=weight.dtype)
+    return head
+
+
+# What is refused.
+
+
+def _where(net: Network) -> str:
+    return f"rf.Network(shape={net.shape!r})"
+
+
+def _check_parts(layer: Any, decoder: Any, shape: Shape, feedback: Feedback) -> None:
+    where = f"rf.Network(shape={shape!r})"
+    if shape not in get_args(Shape):
+        raise RefoldError(f"no shape {shape!r}", "one of: " + ", ".join(get_args(Shape)), where)
+    if feedback not in get_args(Feedback) or (feedback == "class" and shape not in FED_BACK):
+        fact = f"feedback={feedback!r}, but {shape} feeds nothing back"
+        if shape in FED_BACK:
+            fact = f"no feedback {feedback!r}"
+        raise RefoldError(fact, "leave it at 'value'; 'class' is for " + ", ".join(FED_BACK), where)
+    for name, part in (("layer", layer), ("decoder", decoder)):
+        if part is not None or name == "layer":
+            _check_layer(name, part, where)
+    if shape == "encoder-decoder" and decoder is None:
+        raise RefoldError(
+            "this shape needs a second layer that writes the outputs",
+            f"give decoder=rf.Recurrent(cell, k, {layer.directions * layer.output_size}), "
+            "k the features of an output",
+            where,
+        )
+    if shape != "encoder-decoder" and decoder is not None:
+        fact = f"a decoder is given, which {shape} does not have"
+        raise RefoldError(fact, "leave it out, or use shape='encoder-decoder'", where)
+    if decoder is not None:
+        _check_handover(layer, decoder, where)
+
+
+def _check_layer(name: str, part: Any, where: str) -> None:
+    if not isinstance(part, Recurrent):
+        fact = f"{name} is a {type(part).__name__}, not an rf.Recurrent"
+        raise RefoldError(fact, f"give {name}=rf.Recurrent(cell, input_size, hidden_size)", where)
+    if part.batch_first:
+        fact = f"{name} is batch_first, but a network computes on (T, B, features)"
+        raise RefoldError(fact, f"build {name} without batch_first", where)
+
+
+def _check_handover(layer: Recurrent, decoder: Recurrent, where: str) -> None:
+    ends = [size * layer.directions for size in layer.state_sizes.values()]
+    starts = list(decoder.state_sizes.values())
+    if layer.num_layers != decoder.num_layers or ends != starts:
+        joined = ", both directions joined" * (layer.directions == 2)
+        fact = (
+            f"the encoder ends with {layer.num_layers} layer(s) of states {_told(layer, ends)}"
+            f"{joined}; the decoder starts with {decoder.num_layers} layer(s) of states "
+            f"{_told(decoder, starts)}"
+        )
+        raise RefoldError(fact, "give the decoder the same layers, states and sizes", where)
+
+
+def _told(layer: Recurrent, sizes: Sequence[int]) -> str:
+    return ", ".join(f"{name} ({n})" for name, n in zip(layer.state_sizes, sizes, strict=True))
+
+
+def _check_loop(net: Network) -> None:
+    """The head reads the layer's output; where outputs are fed back, the layer reads the head's."""
+    layer, head, where = net._last_layer, net.head, _where(net)
+    if isinstance(head, nn.Linear) and head.in_features != layer.output_features:
+        fact = f"the head reads {head.in_features} features, the layer gives "
+        fact += f"{layer.output_features} ({layer.output_size} x {layer.directions} direction(s))"
+        raise RefoldError(fact, f"give head={head.out_features}, which makes the Linear", where)
+    if net.shape not in FED_BACK:
+        return
+    if layer.directions == 2:
+        part = "decoder" if net.decoder is not None else "layer"
+        fact = f"the {part} is bidirectional: its reverse direction would read outputs that are "
+        raise RefoldError(
+            fact + "not yet written", f"build the {part} with bidirectional=False", where
+        )
+    if head is None or isinstance(head, nn.Linear):
+        given = layer.output_features if head is None else head.out_features
+        if given != layer.input_size:
+            fact = f"an output has {given} features, but is fed back to a layer of input_size "
+            remedy = f"give head={layer.input_size}"
+            raise RefoldError(fact + str(layer.input_size), remedy, where)
+
+
+def _check_call(
+    net: Network,
+    x: Any,
+    lengths: Lengths | None,
+    steps: int | None,
+    target: Tensor | None,
+    target_lengths: Lengths | None,
+) -> None:
+    where = _where(net)
+    single = net.shape in ONE_INPUT
+    shapes = "(B, m), (1, B, m) or (m,)" if single else "(T, B, m) or (T, m)"
+    if not isinstance(x, Tensor):
+        fact = f"x is a {type(x).__name__}, not a tensor {shapes}"
+        remedy = "a packed sequence is opened by torch.nn.utils.rnn.pad_packed_sequence"
+        raise KernelError(fact, remedy, where)
+    if x.ndim not in ((1, 2, 3) if single else (2, 3)):
+        raise KernelError(f"x has shape {tuple(x.shape)}", f"give {shapes}", where)
+    if single and x.ndim == 3 and x.shape[0] != 1:
+        fact = f"x has shape {tuple(x.shape)}: {x.shape[0]} steps, where one input is read"
+        raise KernelError(fact, f"give {shapes}, or use shape='many-to-many'", where)
+    if lengths is not None and (single or x.ndim == 2):
+        fact = "lengths is given, but x has one step" if single else "lengths is given without rows"
+        raise KernelError(fact, "leave lengths out", where)
+    if net.shape in FED_BACK:
+        _check_outputs(net, x, steps, target, target_lengths)
+        return
+    for name, value in (("steps", steps), ("target", target), ("target_lengths", target_lengths)):
+        if value is not None:
+            fact = f"{name} is given, but {net.shape} feeds nothing back"
+            raise KernelError(fact, f"leave {name} out", where)
+
+
+def _check_outputs(
+    net: Network,
+    x: Tensor,
+    steps: int | None,
+    target: Tensor | None,
+    target_lengths: Lengths | None,
+) -> None:
+    where = _where(net)
+    if steps is None and target is None and target_lengths is None:
+        raise KernelError(
+            "the number of outputs is not known",
+            "give steps=U for a free run, or target=d to train",
+            where,
+        )
+    if target is None:
+        return
+    if steps is not None and steps != len(target):
+        fact = f"steps is {steps}, but target has {len(target)} steps"
+        raise KernelError(fact, "leave steps out: target says it", where)
+    unbatched = x.ndim == (1 if net.shape == "one-to-many" else 2)
+    classes = net.feedback == "class"
+    rank = 3 - unbatched - classes
+    kind = "integer" if classes else "float"
+    if target.ndim != rank or target.is_floating_point() == classes or not len(target):
+        axes = ["U"] + ["B"] * (not unbatched) + ["k"] * (not classes)
+        fact = f"target is {target.dtype} of shape {tuple(target.shape)}"
+        other = "value" if classes else "class"
+        remedy = f"give {kind} ({', '.join(axes)}), U at least 1, or feedback={other!r}"
+        raise KernelError(fact, remedy, where)

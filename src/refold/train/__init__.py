@@ -1,0 +1,1 @@
+"""Training: errors, backpropagation through time, and the loop."""
