@@ -2,14 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import oracle
 import torch
 from torch import Tensor
+from torch.testing import assert_close
 
 import refold as rf
 
 INPUT, HIDDEN = 3, 4
+STEPS, BATCH = 6, 3
+exact = partial(assert_close, rtol=0.0, atol=1e-12)
 # The two ways the reference kernel takes gradients: torch autograd through the step, and the
 # plan's own derived adjoint.
 BACKENDS = ("reference", "derived")
@@ -124,3 +128,48 @@ def copy_from_torch(layer: rf.Recurrent, module: torch.nn.RNNBase) -> None:
                 assert mine.keys() == theirs.keys()
                 for name, parameter in mine.items():
                     parameter.copy_(theirs[name])
+
+
+def relative(mine: Tensor, theirs: Tensor, tolerance: float = 1e-12, what: str = "") -> None:
+    """Equal within `tolerance` of the largest entry, which must not be zero."""
+    scale = float(theirs.detach().abs().max())
+    assert scale > 1e-8, f"{what}: nothing to compare"
+    assert_close(mine, theirs, rtol=0.0, atol=tolerance * scale, msg=lambda m: f"{what}: {m}")
+
+
+def by_name(y: Tensor, final: Tensor | tuple[Tensor, ...]) -> dict[str, Tensor]:
+    """What a layer gives, by what it is."""
+    return {"output": y, **{f"final {k}": s for k, s in enumerate(as_tuple(final))}}
+
+
+def run_all(layer: rf.Recurrent, x: Tensor, states: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    """Everything a layer gives: the output and each state at every step, and the final states."""
+    y, final = layer(x, as_state(states), return_states="all")
+    return by_name(y["output"], final) | dict(y)
+
+
+def oracle_all(
+    name: str, p: dict[str, Tensor], x: Tensor, states: tuple[Tensor, ...]
+) -> dict[str, Tensor]:
+    run = oracle.unfold(CASES[name].step, p, x, tuple(s[0] for s in states))
+    ends = by_name(run.y, tuple(s[None] for s in run.final))
+    return ends | dict(zip(CASES[name].states, run.states, strict=True))
+
+
+def projection(values: dict[str, Tensor]) -> Tensor:
+    """One scalar in which every entry of every value counts, each with its own random factor."""
+    parts = [
+        (values[k] * noise(*values[k].shape, seed=40 + i)).sum()
+        for i, k in enumerate(sorted(values))
+    ]
+    return torch.stack(parts).sum()
+
+
+def arguments(
+    name: str, layer: rf.Recurrent
+) -> tuple[Tensor, tuple[Tensor, ...], dict[str, Tensor]]:
+    """x, the initial states, and both together with every parameter, by name."""
+    x = noise(STEPS, BATCH, INPUT).requires_grad_()
+    states = initial(name, BATCH)
+    named = {f"initial {k}": s for k, s in enumerate(states)}
+    return x, states, {"x": x, **named, **parameters(layer)}

@@ -6,12 +6,14 @@ The forward step and the reverse step run through the same code: the one carries
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from refold.ir.graph import SLOT, Graph, Slot
 from refold.plan.plan import Half
+from refold.plan.stages import Stage
 from refold.shapes import Size
 
 from .rows import Rows
@@ -45,16 +47,61 @@ class Lines:
 
     def work_out(self, lines: Iterable[int], values: Values) -> Values:
         """Add the values of `lines`, in order, to `values`, where all that they read stands."""
+        return follow(self.program(lines), values)
+
+    def program(self, lines: Iterable[int], packs: Iterable[Pack] = ()) -> Program:
+        """What to call for each line; the products of a pack are one call, at the first of them."""
+        first = {pack.lines[0]: pack for pack in packs}
+        packed = {i for pack in packs for i in pack.lines}
+        program: Program = []
         for i in lines:
-            function = self._functions[i]
-            if function is not None:
-                values[i] = function(*[values[a] for a in self._args[i]])
-        return values
+            if i in first:
+                program.append((first[i].lines, first[i].products, (first[i].vector,)))
+            elif i not in packed and (function := self._functions[i]) is not None:
+                program.append((i, function, self._args[i]))
+        return program
+
+    def packs(self, stages: Iterable[Stage], values: Values) -> list[Pack]:
+        """The products of each stage that read the same vector, as one product each."""
+        args = self._args
+        return [
+            Pack(vector, group, [values[args[i][0]] for i in group])
+            for stage in stages
+            for vector, group in stage.products
+            if len(group) > 1
+        ]
 
     def width(self, line: int) -> int:
         """Features of a row's value; a scalar takes one."""
         shape = self.graph.nodes[line].shape
         return shape[0].at(self.sizes) if shape else 1
+
+
+class Pack:
+    """Products with one vector: their matrices are joined once, and each step multiplies once."""
+
+    def __init__(self, vector: int, lines: tuple[int, ...], matrices: list[Tensor]):
+        self.vector, self.lines = vector, lines
+        self._rows = [matrix.shape[0] for matrix in matrices]
+        self._joined = torch.cat(matrices).T
+
+    def products(self, vector: Tensor) -> tuple[Tensor, ...]:
+        return (vector @ self._joined).split(self._rows, -1)
+
+
+# (the line or lines that a call gives, the call, the lines that it reads)
+Program = list[tuple[int | tuple[int, ...], Callable[..., Any], tuple[int, ...]]]
+
+
+def follow(program: Program, values: Values) -> Values:
+    """Make the calls of a program, in order."""
+    for target, function, args in program:
+        result = function(*[values[a] for a in args])
+        if isinstance(target, tuple):
+            values.update(zip(target, result, strict=True))
+        else:
+            values[target] = result
+    return values
 
 
 class Loop:
@@ -110,6 +157,8 @@ class Loop:
         fixed = {i: v for i, v in self.values.items() if i not in self.lines.varying}
         parts = {i: self.rows.steps_of(self.values[i]) for i in self._read_by_steps()}
         places = [(k, i) for k, i in enumerate(self._places) if i is not None]
+        packs = self.lines.packs(self.half.stages, self.values)
+        program = self.lines.program(self.half.split.loop, packs)
         for t in self.rows.times(backwards):
             count = self.rows.counts[t]
             active = carried if count == self.rows.batch else [s[:count] for s in carried]
@@ -117,7 +166,7 @@ class Loop:
                 active = before(t, active)
             values = fixed | {i: part[t] for i, part in parts.items()}
             values |= {i: active[k] for k, i in places}
-            self.lines.work_out(self.half.split.loop, values)
+            follow(program, values)
             new = [self._each_row(values[i], i, count) for i in self.nexts]
             if after is not None:
                 new = after(t, new)

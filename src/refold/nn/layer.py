@@ -21,8 +21,8 @@ from refold.kernels.base import Call, Kernel, build
 from refold.plan.cost import letters
 from refold.plan.plan import plan
 
-from . import init
 from .doors import Batch, Lengths, enter, enter_states
+from .parameters import Layout, Parameters
 
 State = Tensor | tuple[Tensor, ...]
 
@@ -99,7 +99,7 @@ class Recurrent(nn.Module):
         _check_dtype(dtype)
         for layer in range(self.num_layers):
             for reverse in range(self.directions):
-                part = _Parameters(self, layer, device, dtype)
+                part = Parameters(self._layout(layer), device, dtype)
                 self.add_module(_part_name(layer, bool(reverse)), part)
         self.kernel  # a backend that cannot run is refused now, not at the first call  # noqa: B018
 
@@ -121,7 +121,7 @@ class Recurrent(nn.Module):
         if return_states not in ("last", "all"):
             raise KernelError(f'return_states is "{return_states}".', 'Choose "last" or "all".')
         like = self._part(0, False).like
-        batch = enter(x, lengths, self._features(), self.batch_first, like)
+        batch = enter(x, lengths, self.input_features, self.batch_first, like)
         layers = self.num_layers * self.directions
         states = enter_states(state, self.state_sizes, layers, batch, like)
         if self._probes is not None:
@@ -172,8 +172,9 @@ class Recurrent(nn.Module):
         widths = [self._width(leaf, 0) for leaf in self.cell.graph.leaves_of("input")]
         return x.split(widths, -1) if widths else ()
 
-    def _features(self) -> int:
-        """How many features x has: those of all inputs."""
+    @property
+    def input_features(self) -> int:
+        """How many features x has: those of all the cell's inputs, side by side."""
         return sum(self._width(leaf, 0) for leaf in self.cell.graph.leaves_of("input"))
 
     # Parameters -------------------------------------------------------------------------------------------------------
@@ -189,10 +190,15 @@ class Recurrent(nn.Module):
     def reset_parameters(self) -> None:
         """Draw all parameters again, each as its declaration says."""
         for part in self.children():
-            assert isinstance(part, _Parameters)
+            assert isinstance(part, Parameters)
             part.reset()
 
-    def _part(self, layer: int, reverse: bool) -> _Parameters:
+    def _layout(self, layer: int) -> Layout:
+        return Layout(
+            self.cell, self._letters(layer), self._scalars, self.state_sizes, self.learn_state
+        )
+
+    def _part(self, layer: int, reverse: bool) -> Parameters:
         name = _part_name(layer, reverse)
         if name not in self._modules:
             raise KernelError(
@@ -200,7 +206,7 @@ class Recurrent(nn.Module):
                 f"The layer has {self.num_layers} layers and {self.directions} directions.",
             )
         part = self._modules[name]
-        assert isinstance(part, _Parameters)
+        assert isinstance(part, Parameters)
         return part
 
     # Inspection -------------------------------------------------------------------------------------------------------
@@ -311,90 +317,6 @@ class Recurrent(nn.Module):
         return ", ".join(
             [self.cell.name, str(self.input_size), str(self.hidden_size), *changed, *sizes]
         )
-
-
-class _Parameters(nn.Module):
-    """The parameters of one layer and direction, each under its name in the equation ("i.W_x" is W_x of child i)."""
-
-    def __init__(
-        self,
-        owner: Recurrent,
-        layer: int,
-        device: torch.device | str | None,
-        dtype: torch.dtype | None,
-    ):
-        super().__init__()
-        self._leaves = owner.cell.graph.leaves_of("param")
-        self._hidden = owner.hidden_size
-        self._scalars = owner._scalars
-        self._starts = dict(zip(owner.state_sizes, owner.cell.starts, strict=True))
-        self._widths = dict(owner.state_sizes)
-        sizes = owner._letters(layer)
-        for leaf in self._leaves:
-            init.check(owner.cell.name, leaf)
-            shape = [size.at(sizes) for size in leaf.shape]
-            home, name = self._home(leaf.name)
-            tensor = torch.empty(shape, device=device, dtype=dtype)
-            if leaf.learn:
-                home.register_parameter(name, nn.Parameter(tensor))
-            else:
-                home.register_buffer(name, tensor)
-        if owner.learn_state:
-            self.start = nn.ParameterDict(
-                {
-                    s: nn.Parameter(torch.empty(w, device=device, dtype=dtype))
-                    for s, w in self._widths.items()
-                }
-            )
-        # Without any parameter the layer's dtype and device are still those that were asked for.
-        self.register_buffer("_like", torch.empty(0, device=device, dtype=dtype), persistent=False)
-        self.reset()
-
-    def reset(self) -> None:
-        for leaf in self._leaves:
-            tensor = self.named()[leaf.name]
-            if leaf.name in self._scalars:
-                tensor.data.fill_(self._scalars[leaf.name])
-            else:
-                init.fill(tensor, leaf.init, self._hidden)
-        for name, tensor in self._learned_start().items():
-            tensor.data.fill_(self._starts[name])
-
-    def named(self) -> dict[str, Tensor]:
-        found = {}
-        for leaf in self._leaves:
-            home, name = self._home(leaf.name)
-            found[leaf.name] = getattr(home, name)
-        return found
-
-    @property
-    def like(self) -> Tensor:
-        """A tensor of the layer's dtype, on its device."""
-        first = next(iter(self.named().values()), self._buffers["_like"])
-        assert first is not None
-        return first
-
-    def first(self, rows: int) -> tuple[Tensor, ...]:
-        """The states before the first step, where the caller gives none."""
-        learned = self._learned_start()
-        if learned:
-            return tuple(s.expand(rows, -1) for s in learned.values())
-        return tuple(
-            self.like.new_full((rows, w), self._starts[s]) for s, w in self._widths.items()
-        )
-
-    def _learned_start(self) -> dict[str, Tensor]:
-        start = self._modules.get("start")
-        return {} if start is None else {s: start[s] for s in self._widths}  # type: ignore[index]
-
-    def _home(self, name: str) -> tuple[nn.Module, str]:
-        """The module that holds a parameter, and its name there."""
-        parent, _, last = name.rpartition(".")
-        if not parent:
-            return self, name
-        if parent not in self._modules:
-            self.add_module(parent, nn.Module())
-        return self.get_submodule(parent), last
 
 
 def _part_name(layer: int, reverse: bool) -> str:
