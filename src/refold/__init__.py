@@ -7,6 +7,7 @@ The names of the equation language come with the import; whatever needs torch is
 """
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from refold import cells as cells
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from refold.train.fit import Run as Run
     from refold.train.fit import fit as fit
 
-__version__ = "0.1.0"
+__version__ = version("refold")
 
 # name -> the module that has it, loaded at first use. The imports above tell type checkers the same; a test compares.
 _LATER = {

@@ -1,0 +1,223 @@
+"""From a CSV or Parquet file to three columns: whose value, when, and the value.
+
+Columns that are not named are guessed from what they hold, never from the order they stand in.
+Everything is read as text first, so that an error can show a cell as it stands in the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from refold.errors import DataError
+
+from .stamps import MISSING, NUMBERED_HINTS, as_numbers, date_formats, is_temporal
+
+# A column belongs to a kind when this share of its cells does: one bad cell is then an error that
+# names the row, and not a column of another kind.
+_MOST = 0.8
+_SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".pq")
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which column is which. None: there is none (one series; rows are numbered)."""
+
+    target: str
+    time: str | None = None
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A file's rows as (unique_id, ds, y, row), and how they came about.
+
+    frame: unique_id text, ds as it stood in the file (text, a date or a number), y text or number,
+    row the line in the file. name is the file's stem; notes say what was guessed.
+    """
+
+    frame: pl.DataFrame
+    columns: Columns
+    name: str
+    source: str
+    notes: tuple[str, ...]
+
+
+def read_table(
+    path: str | Path, target: str | None = None, time: str | None = None, id: str | None = None
+) -> Table:
+    """The rows of a file in long form: one row per series and time.
+
+    Errors: DataError for a file that is not there or cannot be read, a column that does not exist,
+    and a guess that is not unique; the text lists the candidates and the flag to give.
+    """
+    path = Path(path)
+    raw, first_row = _read(path)
+    columns, notes = _choose(raw, Columns(target or "", time, id), path.name)
+    numbers = pl.int_range(first_row, first_row + raw.height, dtype=pl.Int64)
+    ids = pl.lit(path.stem) if columns.id is None else pl.col(columns.id).cast(pl.String)
+    steps = pl.int_range(1, pl.len() + 1, dtype=pl.Int64)
+    if columns.id is not None:
+        steps = steps.over(columns.id)
+    stamps = steps if columns.time is None else pl.col(columns.time)
+    frame = raw.select(
+        ids.alias("unique_id"),
+        stamps.alias("ds"),
+        pl.col(columns.target).alias("y"),
+        numbers.alias("row"),
+    )
+    return Table(frame, columns, path.stem, path.name, tuple(notes))
+
+
+def _read(path: Path) -> tuple[pl.DataFrame, int]:
+    """The rows, and the number of the first one as an editor counts lines."""
+    if path.suffix.lower() not in _SUFFIXES:
+        fact = f"the extension {path.suffix or 'is missing:'!r} is not one of {' '.join(_SUFFIXES)}"
+        raise DataError(fact, "save the table as CSV or Parquet", path.name)
+    if not path.is_file():
+        fact = "this is a folder" if path.is_dir() else f"there is no file {path}"
+        raise DataError(fact, "check the path", "FILE")
+    try:
+        if path.suffix.lower() in (".parquet", ".pq"):
+            frame, first_row = pl.read_parquet(path), 1
+        else:
+            frame, first_row = _read_text(path), 2
+    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+        fact = f"it cannot be read: {str(error).splitlines()[0]}"
+        raise DataError(fact, "open it and check that it is a whole table", path.name) from error
+    if not frame.height:
+        raise DataError("there are no rows below the header", "give a table with rows", path.name)
+    return frame, first_row
+
+
+def _read_text(path: Path) -> pl.DataFrame:
+    with path.open(encoding="utf-8-sig") as file:
+        header = file.readline()
+    separator = max(",;\t|", key=header.count)
+    _refuse_headless([cell.strip().strip('"') for cell in header.split(separator)], path.name)
+    frame = pl.read_csv(path, separator=separator, infer_schema=False, encoding="utf8")
+    frame = frame.rename({name: name.strip().lstrip("\ufeff") for name in frame.columns})
+    # Blank lines at the end of a file are no rows.
+    frame = frame.with_columns(pl.all().str.strip_chars())
+    blank = [all(cell in (None, "") for cell in row) for row in frame.rows()]
+    while blank and blank[-1]:
+        blank.pop()
+    return frame.head(len(blank))
+
+
+def _refuse_headless(names: Sequence[str], where: str) -> None:
+    """A header of fractions is a first row of data: the wide form, or a lost header."""
+    for name in names:
+        number = as_numbers(pl.Series([name]))[0]
+        if number is not None and "." in name:
+            fact = f"the first line should name the columns, but holds the number {name}"
+            remedy = "add a header; one row per time, and a column that names the series if several"
+            raise DataError(fact, remedy, where)
+
+
+def _choose(raw: pl.DataFrame, given: Columns, where: str) -> tuple[Columns, list[str]]:
+    """The named columns, and guesses for the others."""
+    for flag, name in (("--target", given.target), ("--time", given.time), ("--id", given.id)):
+        if name and name not in raw.columns:
+            fact = f"there is no column {name!r}; there are: {_listed(raw.columns)}"
+            raise DataError(fact, f"give one of them to {flag}", where)
+    free = [name for name in raw.columns if name not in (given.target, given.time, given.id)]
+    kinds = {name: _kind(raw[name]) for name in free}
+    time = given.time or _guess_time(raw, kinds, bool(given.target), where)
+    kinds.pop(time or "", None)
+    target = given.target or _guess_target(kinds, where)
+    kinds.pop(target, None)
+    ident = given.id or _guess_id(kinds, where)
+    chosen = Columns(target, time, ident)
+    notes = []
+    if time is None:
+        notes.append("no column of dates or steps: rows are numbered 1, 2, 3 ...")
+    unused = [name for name in raw.columns if name not in (target, time, ident)]
+    if unused:
+        notes.append(f"columns not used: {_listed(unused)}")
+    return chosen, notes
+
+
+def _kind(column: pl.Series) -> str:
+    """ "time", "whole", "number", "text" or "empty"."""
+    if is_temporal(column.dtype):
+        return "time"
+    known = column.drop_nulls()
+    if column.dtype == pl.String:
+        known = known.filter(~known.is_in(MISSING))
+    if not len(known):
+        return "empty"
+    if column.dtype in (pl.Categorical, pl.Enum, pl.Boolean):
+        return "text"
+    numbers = as_numbers(known)
+    if len(numbers) - numbers.null_count() >= _MOST * len(numbers):
+        whole = (numbers.drop_nulls() % 1 == 0).fill_null(False).all()
+        return "whole" if whole else "number"
+    if column.dtype == pl.String and date_formats(known, _MOST):
+        return "time"
+    return "text"
+
+
+def _guess_time(raw: pl.DataFrame, kinds: dict[str, str], has_target: bool, where: str):
+    dates = [name for name, kind in kinds.items() if kind == "time"]
+    if "ds" in kinds and kinds["ds"] in ("time", "whole"):
+        return "ds"
+    if len(dates) > 1:
+        fact = f"{len(dates)} columns hold dates: {_listed(dates)}"
+        raise DataError(fact, f"say which is the time: --time {_quoted(dates[0])}", where)
+    if dates:
+        return dates[0]
+    whole = [name for name, kind in kinds.items() if kind == "whole"]
+    numeric = [name for name, kind in kinds.items() if kind in ("whole", "number")]
+    if not has_target and len(numeric) < 2:
+        return None  # the only number is the target
+    hinted = [name for name in whole if name.lower() in NUMBERED_HINTS]
+    counting = hinted or [name for name in whole if _counts_up(raw[name])]
+    if len(counting) > 1:
+        fact = f"{len(counting)} columns could number the rows: {_listed(counting)}"
+        raise DataError(fact, f"say which is the time: --time {_quoted(counting[0])}", where)
+    return counting[0] if counting else None
+
+
+def _counts_up(column: pl.Series) -> bool:
+    steps = as_numbers(column).diff().drop_nulls().unique()
+    return len(steps) == 1 and steps[0] != 0
+
+
+def _guess_target(kinds: dict[str, str], where: str) -> str:
+    numeric = [name for name, kind in kinds.items() if kind in ("whole", "number")]
+    if "y" in numeric:
+        return "y"
+    if len(numeric) == 1:
+        return numeric[0]
+    if not numeric:
+        held = ", ".join(f"{name} ({kind})" for name, kind in kinds.items()) or "no other column"
+        fact = f"no column of numbers is left for the target; there are: {held}"
+        raise DataError(fact, "name the column to forecast: --target COLUMN", where)
+    fact = f"{len(numeric)} columns hold numbers: {_listed(numeric)}"
+    remedy = f"say which to forecast: --target {_quoted(numeric[0])}"
+    if len(numeric) > 3:
+        remedy += " (if each column is a series, stack them: one row per series and time)"
+    raise DataError(fact, remedy, where)
+
+
+def _guess_id(kinds: dict[str, str], where: str) -> str | None:
+    texts = [name for name, kind in kinds.items() if kind == "text"]
+    if "unique_id" in kinds:
+        return "unique_id"
+    if len(texts) > 1:
+        fact = f"{len(texts)} columns hold text: {_listed(texts)}"
+        raise DataError(fact, f"say which names the series: --id {_quoted(texts[0])}", where)
+    return texts[0] if texts else None
+
+
+def _listed(names: Sequence[str], most: int = 12) -> str:
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def _quoted(name: str) -> str:
+    return name if name.isidentifier() else f"'{name}'"

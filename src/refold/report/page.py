@@ -1,0 +1,237 @@
+"""The report of a forecast: one HTML file that loads nothing from anywhere.
+
+The answer stands first, in words; then the figure, the table, the errors by step, the numbers, the
+settings, and how to get the same again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refold.forecast import Evaluation, Panel, verdict
+from refold.forecast.calendar import text
+from refold.forecast.metrics import DEFINITIONS, NAMES
+
+Floats = NDArray[np.float64]
+
+# A page of a thousand series stays readable: the CSV has all of them.
+_MOST_ROWS = 400
+
+_STYLE = """
+:root { --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif;
+  --mono: ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", monospace;
+  --text: #1b1f24; --muted: #5f6872; --rule: #d5d9de; --history: #3d444d; --model: #0b62b0;
+  --test: #b8470b; --shade: #f1f4f8; --paper: #ffffff; color-scheme: light dark; }
+@media (prefers-color-scheme: dark) { :root { --text: #e6e9ed; --muted: #9aa4af; --rule: #333a42;
+  --history: #c3cad2; --model: #6cb6ff; --test: #ff9d5c; --shade: #1d232a; --paper: #12161b; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--paper); color: var(--text);
+  font: 1.0625rem/1.6 var(--sans); font-variant-numeric: tabular-nums; }
+main { max-width: 56rem; margin: 0 auto; padding: 3rem 1.25rem 5rem; }
+h1 { font-size: 2rem; line-height: 1.2; letter-spacing: -.015em; margin: 0 0 .35rem;
+  overflow-wrap: anywhere; }
+h2 { font-size: 1.2rem; line-height: 1.3; margin: 3rem 0 .75rem; }
+p { margin: 0 0 .8rem; max-width: 44rem; }
+.wide + p { margin-top: .6rem; }
+.sub, figcaption, .small { color: var(--muted); font-size: .9375rem; }
+.verdict { margin: 1.75rem 0 2rem; padding: 1rem 1.25rem; background: var(--shade);
+  border-left: .25rem solid var(--model); border-radius: 0 .35rem .35rem 0; }
+.verdict.lost { border-left-color: var(--test); }
+.verdict p:first-child { font-size: 1.2rem; line-height: 1.45; font-weight: 600; }
+.verdict p:last-child { margin: 0; color: var(--muted); font-size: .9375rem; }
+figure { margin: 0; }
+svg { display: block; width: 100%; min-width: 38rem; height: auto; }
+figcaption { margin-top: .5rem; max-width: 42rem; }
+.wide { overflow-x: auto; border-radius: .25rem; }
+table { border-collapse: collapse; width: 100%; font-size: .9375rem; line-height: 1.4; }
+th, td { padding: .5rem .75rem; border-bottom: 1px solid var(--rule); text-align: right;
+  vertical-align: baseline; }
+th:first-child, td:first-child, .left { text-align: left; }
+thead th { color: var(--muted); font-weight: 600; border-bottom-width: 2px; white-space: nowrap; }
+tbody th { font-weight: 400; } tbody th small { display: block; color: var(--muted); }
+.mine th, .mine td { background: var(--shade); } .mine th span { font-weight: 700;
+  color: var(--model); }
+td.best { font-weight: 700; text-decoration: underline; text-underline-offset: .25em;
+  text-decoration-thickness: 2px; text-decoration-color: var(--model); }
+dl { display: grid; grid-template-columns: minmax(7rem, max-content) 1fr; gap: .3rem 1.5rem;
+  margin: 0; font-size: .9375rem; }
+dt { color: var(--muted); } dd { margin: 0; overflow-wrap: anywhere; }
+pre { font: .875rem/1.5 var(--mono); background: var(--shade); padding: .9rem 1rem; margin: 0;
+  border-radius: .35rem; overflow-x: auto; }
+code { font-family: var(--mono); font-size: .9em; }
+details { border-top: 1px solid var(--rule); padding: .6rem 0; }
+details[open] { padding-bottom: 1.25rem; }
+summary { cursor: pointer; font-weight: 600; padding: .3rem 0; }
+:focus-visible { outline: 2px solid var(--model); outline-offset: 3px; border-radius: .2rem; }
+.skip { position: absolute; left: -99rem; } .skip:focus { left: 1rem; top: 1rem;
+  background: var(--paper); padding: .5rem .75rem; }
+@media (max-width: 34rem) { dl { grid-template-columns: 1fr; gap: 0; }
+  dd { margin-bottom: .6rem; } }
+@media print { details > * { display: block; } .skip { display: none; } }
+"""
+
+
+def forecast_page(
+    found: Evaluation,
+    panel: Panel,
+    forecasts: Sequence[Floats],
+    *,
+    title: str,
+    about: str,
+    settings: Mapping[str, str],
+    command: str,
+    figures: Mapping[str, str],
+) -> str:
+    """The page as text.
+
+    figures: "forecast" and "errors" as <svg>; without them the page has no figures.
+    """
+    horizon = len(forecasts[0])
+    unit = panel.frequency.unit
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="sub">{escape(about)}</p>',
+        _verdict(found),
+        _figure(figures.get("forecast"), _forecast_caption(found, panel, horizon)),
+        f"<h2>On the held-out {horizon} {escape(unit)}</h2>",
+        _table(found),
+        f'<p class="small">{escape(_table_caption(found))}</p>',
+    ]
+    if "errors" in figures:
+        measured = "Mean absolute error" if len(panel.series) == 1 else "Mean scaled error (MASE)"
+        parts += [
+            "<h2>Error by step ahead</h2>",
+            _figure(figures["errors"], f"{measured} of each step of the held-out part."),
+        ]
+    parts += [
+        "<h2>How this was made</h2>",
+        f"<dl>{_pairs(settings)}</dl>",
+        "<h2>Make it again</h2>",
+        f'<pre tabindex="0" aria-label="Command">{escape(command)}</pre>',
+        "<h2>Numbers</h2>",
+        _details("Forecast", _forecast_table(panel, forecasts)),
+        _details("Held-out part, and what was forecast of it", _held_out_table(found)),
+        _details("What the columns mean", f"<dl>{_pairs(DEFINITIONS)}</dl>"),
+    ]
+    return _document(title, "\n".join(part for part in parts if part))
+
+
+def _document(title: str, body: str) -> str:
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        '<a class="skip" href="#report">To the report</a>\n'
+        f'<main id="report">\n{body}\n</main>\n</body>\n</html>\n'
+    )
+
+
+def _verdict(found: Evaluation) -> str:
+    lost = found.score(found.model) >= found.score(found.naive)
+    lines = "".join(f"<p>{escape(sentence)}</p>" for sentence in verdict(found))
+    return f'<section class="verdict{" lost" * lost}" aria-label="Verdict">{lines}</section>'
+
+
+def _figure(svg: str | None, caption: str) -> str:
+    if not svg:
+        return ""
+    return f"<figure>{_scrolled(svg, 'Figure')}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _forecast_caption(found: Evaluation, panel: Panel, horizon: int) -> str:
+    shown = "" if len(panel.series) <= 6 else f" The first 6 of {len(panel.series)} series."
+    return (
+        f"Dashed: the last {horizon} {panel.frequency.unit} (shaded) as a network forecast them "
+        f"that had not seen them. Solid: the forecast, by networks trained on everything.{shown}"
+    )
+
+
+def _table(found: Evaluation) -> str:
+    best = {m: min(_finite(row.metrics[m]) for row in found.rows) for m in NAMES}
+    head = "".join(f'<th scope="col">{name}</th>' for name in NAMES)
+    rows = []
+    for row in found.rows:
+        cells = "".join(
+            f"<td{_class('best', _finite(row.metrics[m]) == best[m])}>{number(row.metrics[m])}</td>"
+            for m in NAMES
+        )
+        name = f"<span>{escape(row.name)}</span><small>{escape(row.note)}</small>"
+        rows.append(f'<tr{_class("mine", row.is_model)}><th scope="row">{name}</th>{cells}</tr>')
+    return _scrolled(
+        f'<table><thead><tr><th scope="col">Method</th>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table>",
+        "Errors of all methods",
+    )
+
+
+def _table_caption(found: Evaluation) -> str:
+    count = len(found.known.series)
+    over = "" if count == 1 else f" Means over {count} series."
+    return f"Lower is better; the lowest of each column is underlined.{over}"
+
+
+def _forecast_table(panel: Panel, forecasts: Sequence[Floats]) -> str:
+    rows = [
+        (series.name, text(stamp), number(value))
+        for series, stamps, values in zip(
+            panel.series, panel.future(len(forecasts[0])), forecasts, strict=True
+        )
+        for stamp, value in zip(stamps, values, strict=True)
+    ]
+    return _plain_table(("unique_id", "ds", "y_hat"), rows, "Forecast")
+
+
+def _held_out_table(found: Evaluation) -> str:
+    rows = [
+        (series.name, text(stamp), number(y), number(f), number(f - y))
+        for series, values in zip(found.held_out.series, found.model.forecasts, strict=True)
+        for stamp, y, f in zip(series.stamps, series.values, values, strict=True)
+    ]
+    return _plain_table(("unique_id", "ds", "y", "y_hat", "error"), rows, "Held-out part")
+
+
+def _plain_table(names: Sequence[str], rows: Sequence[Sequence[str]], label: str) -> str:
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
+        for row in rows[:_MOST_ROWS]
+    )
+    more = len(rows) - _MOST_ROWS
+    note = f'<p class="small">And {more:,} more rows.</p>' if more > 0 else ""
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return _scrolled(table, label) + note
+
+
+def _scrolled(body: str, label: str) -> str:
+    """A region the keyboard can scroll where a narrow window cuts it off."""
+    return f'<div class="wide" role="region" tabindex="0" aria-label="{escape(label)}">{body}</div>'
+
+
+def _details(summary: str, body: str) -> str:
+    return f"<details><summary>{escape(summary)}</summary>{body}</details>"
+
+
+def _pairs(pairs: Mapping[str, str]) -> str:
+    return "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in pairs.items())
+
+
+def _class(name: str, wanted: bool) -> str:
+    return f' class="{name}"' if wanted else ""
+
+
+def _finite(value: float) -> float:
+    return value if np.isfinite(value) else float("inf")
+
+
+def number(value: float) -> str:
+    """Four digits, thousands apart; a dash where it is not defined."""
+    if not np.isfinite(value):
+        return "–"
+    if value and abs(value) < 1e-4:
+        return f"{value:.3g}"
+    digits = max(0, 3 - int(np.floor(np.log10(abs(value))))) if value else 0
+    return f"{value:,.{digits}f}"

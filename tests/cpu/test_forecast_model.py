@@ -1,0 +1,273 @@
+"""The forecaster: what it starts as, what it may see, and what it learns."""
+
+from dataclasses import replace
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import torch
+
+from refold.data.batch import Sequences
+from refold.errors import DataError
+from refold.forecast import (
+    Forecaster,
+    Settings,
+    baselines,
+    evaluate,
+    fit_panel,
+    from_frame,
+    predict_panel,
+    verdict,
+)
+from refold.forecast.model import OriginNetwork
+from refold.forecast.sequences import Layout
+
+QUICK = Settings(members=1, steps=(20, 10), rates=(3e-3, 1e-3), origins=40)
+LAYOUT = Layout(features=3, bases=2, horizon=4)
+
+
+def rows(origins: int = 6, chains: int = 2) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(origins, chains, LAYOUT.size, generator=generator)
+    x[..., -4:] = torch.tensor([0.5, 1.0, 0.0, 10.0])  # correction, slope, offset, percent
+    return x
+
+
+def waves(lengths=(60, 45), ids=("a", "b"), start="2020-01-01") -> pl.DataFrame:
+    parts = []
+    for name, n in zip(ids, lengths, strict=True):
+        t = np.arange(n)
+        y = 50 + 0.3 * t + 10 * np.sin(2 * np.pi * t / 12)
+        stamps = pd.date_range(start, periods=n, freq="MS").to_numpy().astype("datetime64[us]")
+        parts.append(pl.DataFrame({"unique_id": [name] * n, "ds": stamps, "y": y}))
+    return pl.concat(parts)
+
+
+# The network.
+
+
+def test_an_untrained_network_is_the_mean_of_its_continuations():
+    network = OriginNetwork(LAYOUT, "none", Settings()).eval()
+    for part in (network.gate, network.correction):
+        torch.nn.init.zeros_(part.weight)
+    x = rows()
+    _, bases, singles = LAYOUT.split(x)
+    torch.testing.assert_close(network(x), singles[..., :1] + bases.mean(dim=-2))
+
+
+def test_the_error_counts_what_exists_and_nothing_else():
+    network = OriginNetwork(LAYOUT, "none", Settings(dropout=0.0, noise=0.0))
+    x = rows()
+    z = network(x).detach()
+    d, mask = z + 1.0, torch.ones_like(z, dtype=torch.bool)
+    d[2, 0, 1], d[4, 1, 0] = 3.0 + z[2, 0, 1], float("nan")
+    mask[4, 1, 0] = False
+    data = Sequences(list(x.unbind(1)), list(d.unbind(1)), list(mask.unbind(1)))
+    error = network.error(data.batch([0, 1]))
+    expected = (mask.sum() - 1 + 3.0) / mask.sum()
+    torch.testing.assert_close(error, expected)
+    error.backward()
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
+
+
+def test_the_error_of_positive_series_is_half_relative():
+    network = OriginNetwork(LAYOUT, "log", Settings(dropout=0.0, noise=0.0))
+    x = rows() * 0.2  # no outliers
+    x[..., -4:] = torch.tensor([0.5, 1.0, 0.0, 10.0])
+    z = network(x).detach()
+    f = z.exp()  # slope 1, offset 0
+    mask = torch.ones_like(z, dtype=torch.bool)
+    data = Sequences(list(x.unbind(1)), list((2 * f).unbind(1)), list(mask.unbind(1)))
+    expected = (0.5 * f + 0.5 * (200 * f / (3 * f)) / 10).mean()
+    torch.testing.assert_close(network.error(data.batch([0, 1])), expected)
+
+
+def test_an_outlier_counts_by_its_logarithm():
+    network = OriginNetwork(LAYOUT, "none", Settings(dropout=0.0, noise=0.0))
+    x = rows(1, 1)
+    d = network(x).detach() + 1020.0
+    data = Sequences(list(x.unbind(1)), list(d.unbind(1)), [torch.ones(1, 4, dtype=torch.bool)])
+    expected = torch.tensor(20 + np.log1p(1000.0), dtype=torch.float32)
+    torch.testing.assert_close(network.error(data.batch([0])), expected, rtol=1e-4, atol=0)
+
+
+def test_later_origins_do_not_reach_earlier_forecasts():
+    network = OriginNetwork(LAYOUT, "none", Settings()).eval()
+    x = rows()
+    other = x.clone()
+    other[4:] += 1.0
+    torch.testing.assert_close(network(x)[:4], network(other)[:4], rtol=0, atol=0)
+
+
+# What it learns.
+
+
+def test_it_learns_what_no_naive_forecast_knows():
+    # Every season is the mirror of the one before: all continuations are wrong in sign.
+    t = np.arange(240)
+    sign = np.where((t // 6) % 2 == 0, 1.0, -1.0)
+    y = sign * np.array([3.0, 1.0, -2.0, 2.0, -1.0, -3.0])[t % 6]
+    frame = pl.DataFrame({"ds": t, "y": y})
+    found = evaluate(from_frame(frame, seasons=(6,)), 6, replace(QUICK, steps=(60, 30)))
+    assert found.model.metrics["MAE"] < 0.2 * found.naive.metrics["MAE"]
+
+
+def test_same_seed_same_forecast_other_seed_another():
+    frame = waves()
+    first = Forecaster("gru", horizon=4, settings=QUICK).fit(frame).predict()
+    again = Forecaster("gru", horizon=4, settings=QUICK).fit(frame).predict()
+    other = Forecaster("gru", horizon=4, settings=QUICK, seed=1).fit(frame).predict()
+    assert first.equals(again)
+    assert not first["y_hat"].equals(other["y_hat"])
+
+
+def test_a_forecast_leaves_the_random_state_and_threads_alone():
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    Forecaster(horizon=3, settings=QUICK).fit(waves())
+    assert torch.equal(state, torch.get_rng_state())
+    assert torch.get_num_threads() == threads
+
+
+def test_units_do_not_matter():
+    frame = waves()
+    first = Forecaster(horizon=4, settings=QUICK).fit(frame).predict()["y_hat"]
+    scaled = frame.with_columns(pl.col("y") * 1e6)
+    second = Forecaster(horizon=4, settings=QUICK).fit(scaled).predict()["y_hat"]
+    np.testing.assert_allclose(second / 1e6, first, rtol=2e-3)
+
+
+@pytest.mark.parametrize("cell", ["elman", "gru", "gru_cho", "lstm"])
+def test_any_cell(cell):
+    forecast = Forecaster(cell, horizon=3, settings=QUICK).fit(waves()).predict()
+    assert forecast["y_hat"].is_finite().all()
+
+
+def test_constant_zero_and_negative_series():
+    t = np.arange(30)
+    for y in (np.full(30, 7.0), np.zeros(30), -5.0 + np.sin(t)):
+        frame = pl.DataFrame({"ds": t, "y": y})
+        f = Forecaster(horizon=3, settings=QUICK).fit(frame).predict()["y_hat"].to_numpy()
+        np.testing.assert_allclose(f, y.mean(), atol=1.5)
+
+
+def test_the_shortest_series_that_is_taken():
+    frame = pl.DataFrame({"ds": np.arange(9), "y": np.arange(9) ** 2.0})
+    assert Forecaster(horizon=3, settings=QUICK).fit(frame).predict().height == 3
+    with pytest.raises(DataError, match=r"(?s)has 8 points; horizon 3 needs 9.*at most 2"):
+        Forecaster(horizon=3, settings=QUICK).fit(frame.head(8))
+
+
+# Doors.
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars", "pyarrow"])
+def test_the_forecast_comes_in_the_kind_of_frame_that_was_given(kind):
+    frame = waves()
+    arrays = {name: frame[name].to_numpy() for name in ("ds", "y")}
+    columns = {"unique_id": frame["unique_id"].to_list(), **arrays}
+    given = {"pandas": pd.DataFrame(columns), "polars": frame}.get(kind)
+    if given is None:
+        given = pytest.importorskip("pyarrow").table(columns)
+    forecast = Forecaster(horizon=3, settings=QUICK).fit(given).predict()
+    assert type(forecast) is type(given)
+    rows_ = nw.from_native(forecast).rows(named=True)
+    assert list(rows_[0]) == ["unique_id", "ds", "y_hat"]
+    assert [row["unique_id"] for row in rows_] == ["a"] * 3 + ["b"] * 3
+    days = [str(row["ds"])[:10] for row in rows_]
+    assert days[:3] == ["2025-01-01", "2025-02-01", "2025-03-01"]
+    assert days[3:] == ["2023-10-01", "2023-11-01", "2023-12-01"]
+
+
+def test_frames_that_are_refused():
+    model = Forecaster(horizon=3, settings=QUICK)
+    with pytest.raises(DataError, match="a list is no data frame"):
+        model.fit([1, 2, 3])
+    with pytest.raises(DataError, match="no column 'y'; there are: ds, x"):
+        model.fit(pl.DataFrame({"ds": [1, 2], "x": [1.0, 2.0]}))
+    with pytest.raises(DataError, match="there are no rows"):
+        model.fit(pl.DataFrame({"ds": [], "y": []}))
+    with pytest.raises(DataError, match="row 1: the value of series y at 2 is missing"):
+        model.fit(pl.DataFrame({"ds": [1, 2], "y": [1.0, None]}))
+    with pytest.raises(DataError, match="row 1 has no time"):
+        model.fit(pl.DataFrame({"ds": [1, None], "y": [1.0, 2.0]}))
+    with pytest.raises(DataError, match="has not been fitted"):
+        model.predict()
+    with pytest.raises(DataError, match="the horizon is 0"):
+        Forecaster(horizon=0).fit(waves())
+
+
+def test_settings_that_are_refused():
+    with pytest.raises(DataError, match="hidden is 0"):
+        Settings(hidden=0)
+    with pytest.raises(DataError, match="1 stages of steps and 3 rates"):
+        Settings(steps=(10,))
+
+
+# The comparison.
+
+
+def test_the_held_out_part_is_not_seen():
+    frame = waves((70,), ("a",))
+    spoiled = frame.with_columns(
+        y=pl.when(pl.int_range(pl.len()) >= 66).then(1e6).otherwise(pl.col("y"))
+    )
+    found = [evaluate(from_frame(f, holdout=4), 4, QUICK) for f in (frame, spoiled)]
+    for first, second in zip(found[0].rows, found[1].rows, strict=True):
+        np.testing.assert_array_equal(first.forecasts[0], second.forecasts[0])
+    assert found[1].model.metrics["MAE"] > 1e5
+
+
+def test_every_table_has_the_simple_rows():
+    found = evaluate(from_frame(waves()), 4, QUICK)
+    assert [row.name for row in found.rows] == [
+        "Naive", "Seasonal naive", "Linear autoregression", "refold gru",
+    ]  # fmt: skip
+    assert found.ranked_by == "MASE"
+    known = found.known.series[1].values
+    np.testing.assert_array_equal(found.rows[1].forecasts[1], known[-12:-8])
+    linear = baselines.autoregression(known, (12,)).predict(4)
+    np.testing.assert_array_equal(found.linear.forecasts[1], linear)
+    by_hand = [
+        np.abs(found.held_out.series[i].values - row).mean()
+        for i, row in enumerate(found.naive.forecasts)
+    ]
+    assert found.naive.metrics["MAE"] == pytest.approx(np.mean(by_hand))
+
+
+def test_two_seasons_are_two_rows():
+    t = np.arange(200)
+    panel = from_frame(pl.DataFrame({"ds": t, "y": np.sin(t)}), seasons=(6, 24))
+    names = [row.name for row in evaluate(panel, 3, QUICK).rows]
+    assert names[1:3] == ["Seasonal (6) naive", "Seasonal (24) naive"]
+
+
+def ranked(model: float, naive: float, linear: float) -> str:
+    """The verdict for rows with these errors."""
+    found = evaluate(from_frame(waves((40,), ("a",))), 2, replace(QUICK, steps=(1, 1)))
+    wanted = {"Naive": naive, "Seasonal naive": naive + 1, "Linear autoregression": linear}
+    rows = [
+        replace(row, metrics={**row.metrics, "MAE": wanted.get(row.name, model)})
+        for row in found.rows
+    ]
+    return " ".join(verdict(replace(found, rows=tuple(rows))))
+
+
+def test_the_verdict_says_who_wins():
+    won = ranked(model=1.0, naive=4.0, linear=2.0)
+    assert "beats the naive forecasts" in won and "75% lower" in won and "50% lower" in won
+    lost = ranked(model=4.0, naive=2.0, linear=3.0)
+    assert "does NOT beat the naive forecasts" in lost and "Naive has 2" in lost
+    assert "linear autoregression is better: 3" in lost
+    assert "as good" in ranked(model=1.0, naive=2.0, linear=1.0)
+    assert "less than 1% lower" in ranked(model=1.0, naive=1.001, linear=1.0)
+
+
+def test_a_panel_goes_through_by_hand():
+    panel = from_frame(waves())
+    fitted = fit_panel(panel, 4, QUICK)
+    values = predict_panel(fitted)
+    assert [len(v) for v in values] == [4, 4]
+    assert fitted.parameters == sum(p.numel() for p in fitted.networks[0].parameters())
+    assert len(fitted.runs) == len(QUICK.steps)
