@@ -90,9 +90,7 @@ def forecast(
         final = fit_panel(panel, steps, settings, advance("training on everything"))
         forecasts = predict_panel(final)
 
-    command = _command(
-        file, example_name, steps, panel, table, settings, cell, season, freq
-    )
+    command = _command(file, example_name, steps, panel, table, settings, cell, season, freq)
     seconds = found.fitted.seconds + final.seconds
     with _written(out) as folder:
         _write_all(folder, found, panel, forecasts, table, command, seconds, plot)
