@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from refold.ir.functions import FUNCTIONS
+
 ROOT = Path(__file__).parents[2]
 PAGES = [
     ROOT / "README.md",
@@ -37,3 +39,8 @@ def compare(printed: str, expected: str) -> None:
     assert NUMBER.sub("#", printed).split() == NUMBER.sub("#", expected).split()
     found = [float(n) for n in NUMBER.findall(printed)]
     assert found == pytest.approx([float(n) for n in NUMBER.findall(expected)], rel=0.01, abs=1e-6)
+
+
+def test_the_page_on_the_language_lists_every_function():
+    text = (ROOT / "docs" / "language.md").read_text()
+    assert [name for name in FUNCTIONS if f"`{name}`" not in text] == []

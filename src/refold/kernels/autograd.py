@@ -192,9 +192,8 @@ class _Sequence(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        if (
-            torch.is_grad_enabled()
-        ):  # on in a backward exactly where create_graph=True asks for more
+        # Grad mode is on in a backward exactly where create_graph=True asks for more.
+        if torch.is_grad_enabled():
             raise KernelError(
                 "a gradient of a gradient is asked for, and the derived adjoint gives first derivatives.",
                 'Build the layer with backend="reference", which differentiates to any order.',
