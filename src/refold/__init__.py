@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from refold.train.fit import Run as Run
     from refold.train.fit import fit as fit
 
-__version__ = version("refold")
-
 # name -> the module that has it, loaded at first use. The imports above tell type checkers the same; a test compares.
 _LATER = {
     "Batch": "refold.data.batch",
@@ -54,6 +52,8 @@ _LATER = {
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return version("refold")
     if name not in _LATER:
         raise AttributeError(f"module 'refold' has no attribute '{name}'")
     value = getattr(import_module(_LATER[name]), name)

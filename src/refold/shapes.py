@@ -154,4 +154,6 @@ def _term_text(product: Monomial, coefficient: int) -> str:
         letters.append(letter + (str(power).translate(_SUPERSCRIPT) if power > 1 else ""))
     if not letters:
         return str(coefficient)
-    return " ".join([*([str(coefficient)] if coefficient != 1 else []), *letters])
+    if abs(coefficient) == 1:
+        return ("-" if coefficient < 0 else "") + " ".join(letters)
+    return " ".join([str(coefficient), *letters])

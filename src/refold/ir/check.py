@@ -45,7 +45,11 @@ def _line(graph: Graph, i: int, node: Node) -> None:
     try:
         shape = op.shape(tuple(a.shape for a in arguments), node.attr)
     except MisfitError as misfit:
-        raise PlanError(f"graph {graph.name}, line {i}: {misfit}") from None
+        named = misfit.fact.format(
+            *(f"operand {k} is {shape_text(a.shape)}" for k, a in enumerate(arguments, 1))
+        )
+        _require(False, graph, i, named.rstrip("."))
+        return
     _require(shape == node.shape, graph, i, f"{op.name} gives {shape_text(shape)}")
     for argument, boolean in zip(
         arguments, _BOOLEANS.get(node.op, (False,) * len(arguments)), strict=True

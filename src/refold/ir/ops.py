@@ -132,10 +132,13 @@ def same(shapes: tuple[Shape, ...], attr: Hashable) -> Shape:
     for i, shape in arrays[1:]:
         first, expected = arrays[0]
         if shape != expected:
+            remedy = "Bring one to the other's size with a Weight, or reduce it to a scalar with rf.sum or rf.mean."
+            if len(shape) != len(expected):
+                remedy = "The product of a matrix and a vector is written with @, as in W @ x."
             raise MisfitError(
                 f"{{{first}}} and {{{i}}}: elementwise operations need equal sizes, "
                 f"and {shape_text(expected)} is not {shape_text(shape)}.",
-                "Bring one to the other's size with a Weight, or reduce it to a scalar with rf.sum or rf.mean.",
+                remedy,
             )
     return arrays[0][1] if arrays else ()
 
@@ -145,7 +148,7 @@ def matvec(shapes: tuple[Shape, ...], attr: Hashable) -> Shape:
     if matrix[1] != vector[0]:
         raise MisfitError(
             f"{{0}} and {{1}}: the inner sizes {matrix[1]} and {vector[0]} differ.",
-            f'To read {{1.name}}, declare  {{0.name}}=Weight("{_word(matrix[0])} {_word(vector[0])}").',
+            f'To read {{1.name}}, declare  {{0.weight}}("{_word(matrix[0])} {_word(vector[0])}").',
         )
     return matrix[:1]
 
@@ -155,7 +158,7 @@ def matmul(shapes: tuple[Shape, ...], attr: Hashable) -> Shape:
     if left[1] != right[0]:
         raise MisfitError(
             f"{{0}} and {{1}}: the inner sizes {left[1]} and {right[0]} differ.",
-            f'To multiply them, declare  {{0.name}}=Weight("{_word(left[0])} {_word(right[0])}").',
+            f'To multiply them, declare  {{0.weight}}("{_word(left[0])} {_word(right[0])}").',
         )
     return (left[0], right[1])
 
@@ -284,7 +287,7 @@ op("sqrt", 1, same, lambda g, y, a: (g * 0.5 / y,), "function")
 op("tanh", 1, same, lambda g, y, a: (g * (1.0 - y * y),), "function")
 op("sigmoid", 1, same, lambda g, y, a: (g * (y * (1.0 - y)),), "function")
 op("softplus", 1, same, lambda g, y, a: (g * a.do("sigmoid"),), "function")
-op("relu", 1, same, lambda g, y, a: (_above(a).do("where", g, 0.0),), "cheap")
+op("relu", 1, same, lambda g, y, a: (_above(y).do("where", g, 0.0),), "cheap")
 op("sin", 1, same, lambda g, y, a: (g * a.do("cos"),), "function")
 op("cos", 1, same, lambda g, y, a: (-(g * a.do("sin")),), "function")
 op("atan", 1, same, lambda g, y, a: (g / (a * a + 1.0),), "function")
@@ -347,6 +350,6 @@ op(
 )
 
 
-def _above(a: Term) -> Term:
-    """a > 0"""
-    return constant(a.builder, 0.0).do("lt", a)
+def _above(y: Term) -> Term:
+    """y > 0, which for relu is the same as a > 0; and the result is more often kept than the operand."""
+    return constant(y.builder, 0.0).do("lt", y)

@@ -13,8 +13,9 @@ from typing import ClassVar, Protocol
 from .graph import FIXED, SLOT, Graph, Node, Slot
 from .ops import OPS
 
-# How tightly an expression binds: a sum must be bracketed inside a product, a product inside a power.
-SUM, PRODUCT, UNARY, ATOM = range(4)
+# How tightly an expression binds: a sum must be bracketed inside a product, a product inside a power. W v and a / b
+# are bracketed inside an elementwise product too: W v ⊙ w and a / b ⊙ w could be read in two ways.
+SUM, APPLY, PRODUCT, UNARY, ATOM = range(5)
 _LONG = 24  # characters from which an expression that is read twice gets a name
 
 
@@ -50,6 +51,7 @@ _OPERATORS = {
     "scale": (" · ", r" \, "),
     "apply": (" ", r" \, "),
     "over": (" / ", " / "),
+    "ones": ("1 · ", r"\mathbf{1} \, "),
     "lt": (" < ", " < "),
     "le": (" ≤ ", r" \le "),
     "eq": (" = ", " = "),
@@ -138,7 +140,7 @@ class Latex:
             subs = [f"\\mathrm{{{subs[0]}}}"]
         if when is not None:
             subs.append(_time(when))
-        raised = "'" * primes + (f"({owner})" if owner else "")
+        raised = r"\prime" * primes + (f"({owner})" if owner else "")
         lowered = f"_{{{','.join(subs)}}}" if subs else ""
         return head + (f"^{{{raised}}}" if raised else "") + lowered
 
@@ -196,18 +198,20 @@ class Printer:
         for output in self.graph.outputs_of("state"):
             if self.graph.nodes[output.node].op != SLOT:
                 self.names.setdefault(output.node, output.slot.name)
+        uses, varying = self.graph.uses(), self.graph.varying()
         for i in range(len(self.graph.nodes)):
             if i in self.names or self.graph.nodes[i].op in (SLOT, "const", "size", "transpose"):
                 continue
-            label = self.graph.nodes[i].label or self._needed_name(i)
+            label = self.graph.nodes[i].label
+            if label is None and i in varying:
+                label = self._needed_name(i, uses[i])
             if label is not None:
-                self.names[i] = _free(label, used)
+                self.names[i] = free_name(label, used)
 
-    def _needed_name(self, i: int) -> str | None:
+    def _needed_name(self, i: int, readers: list[int]) -> str | None:
         """A name for what the user gave none: `a` for what products read in the reverse step, v for what is long."""
-        if i not in self.graph.varying() or OPS[self.graph.nodes[i].op].boolean:
+        if OPS[self.graph.nodes[i].op].boolean:
             return None
-        readers = self.graph.uses()[i]
         if any(
             self.graph.nodes[r].op == "outer" and self.graph.nodes[r].args[0] == i for r in readers
         ):
@@ -259,7 +263,7 @@ Writer = Callable[[Printer, Node, int], Text]
 def _sum(sign: str, op_level: int) -> Writer:
     def write(p: Printer, node: Node, offset: int) -> Text:
         left, right = (p.expression(a, offset) for a in node.args)
-        second = right.within(SUM if sign == "+" else PRODUCT)
+        second = right.within(SUM if sign == "+" else APPLY)
         if sign == "+" and second.startswith("-"):
             return Text(f"{left.text} - {second[1:]}", op_level)
         return Text(f"{left.text} {sign} {second}", op_level)
@@ -281,11 +285,11 @@ def _mul(p: Printer, node: Node, offset: int) -> Text:
 
 def _div(p: Printer, node: Node, offset: int) -> Text:
     a, b = (p.expression(x, offset) for x in node.args)
-    return Text(f"{a.within(PRODUCT)}{p.style.operator('over')}{b.within(UNARY)}", PRODUCT)
+    return Text(f"{a.within(PRODUCT)}{p.style.operator('over')}{b.within(UNARY)}", APPLY)
 
 
 def _neg(p: Printer, node: Node, offset: int) -> Text:
-    return Text(f"-{p.expression(node.args[0], offset).within(PRODUCT)}", SUM)
+    return Text(f"-{p.expression(node.args[0], offset).within(APPLY)}", SUM)
 
 
 def _pow(p: Printer, node: Node, offset: int) -> Text:
@@ -297,13 +301,13 @@ def _pow(p: Printer, node: Node, offset: int) -> Text:
 
 def _apply(p: Printer, node: Node, offset: int) -> Text:
     W, v = (p.expression(a, offset) for a in node.args)
-    return Text(f"{W.within(UNARY)}{p.style.operator('apply')}{v.within(UNARY)}", PRODUCT)
+    return Text(f"{W.within(UNARY)}{p.style.operator('apply')}{v.within(UNARY)}", APPLY)
 
 
 def _outer(p: Printer, node: Node, offset: int) -> Text:
     g, v = (p.expression(a, offset) for a in node.args)
     return Text(
-        f"{g.within(UNARY)}{p.style.operator('apply')}{p.style.transposed(v.within(ATOM))}", PRODUCT
+        f"{g.within(UNARY)}{p.style.operator('apply')}{p.style.transposed(v.within(ATOM))}", APPLY
     )
 
 
@@ -312,7 +316,7 @@ def _transpose(p: Printer, node: Node, offset: int) -> Text:
 
 
 def _infix(p: Printer, node: Node, offset: int) -> Text:
-    a, b = (p.expression(x, offset).within(PRODUCT) for x in node.args)
+    a, b = (p.expression(x, offset).within(APPLY) for x in node.args)
     return Text(f"{a}{p.style.operator(node.op)}{b}", SUM)
 
 
@@ -331,8 +335,12 @@ def _rows(p: Printer, node: Node, offset: int) -> Text:
     return Text(f"{a.within(ATOM)}[{start}:{start + rows}]", ATOM)
 
 
-def _through(p: Printer, node: Node, offset: int) -> Text:
-    return p.expression(node.args[0], offset)
+def _expand(p: Printer, node: Node, offset: int) -> Text:
+    """A scalar for each element of a vector."""
+    a = p.expression(node.args[0], offset)
+    if p.graph.nodes[node.args[0]].op == "const":
+        return a
+    return Text(f"{p.style.operator('ones')}{a.within(PRODUCT)}", PRODUCT)
 
 
 _WRITERS: dict[str, Writer] = {
@@ -350,12 +358,12 @@ _WRITERS: dict[str, Writer] = {
     "size": lambda p, node, offset: Text(str(node.attr), ATOM if len(str(node.attr)) == 1 else SUM),
     "slice": _rows,
     "pad": _rows,
-    "expand": _through,
+    "expand": _expand,
     **dict.fromkeys(("lt", "le", "eq", "and", "or"), _infix),
 }
 
 
-def _free(name: str, used: set[str]) -> str:
+def free_name(name: str, used: set[str]) -> str:
     """The name, with a prime for each time it is taken; names that were made up are numbered instead."""
     made_up, number = name in ("v", "a"), 1
     base = name

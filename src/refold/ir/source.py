@@ -8,7 +8,7 @@ import inspect
 import linecache
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -57,44 +57,82 @@ def place_of_default(function: Callable[..., object], parameter: str, cell: str)
     positional = [*a.posonlyargs, *a.args]
     pairs = list(zip(positional[len(positional) - len(a.defaults) :], a.defaults, strict=True))
     pairs += [(arg, d) for arg, d in zip(a.kwonlyargs, a.kw_defaults, strict=True) if d is not None]
-    spans: dict[str, ast.expr | ast.arg] = {arg.arg: arg for arg in [*positional, *a.kwonlyargs]}
-    starts = dict(spans)
+    starts = {arg.arg: arg for arg in [*positional, *a.kwonlyargs]}
+    spans: dict[str, ast.expr | ast.arg] = dict(starts)
     spans |= {arg.arg: default for arg, default in pairs}
     if parameter not in spans:  # a signature that was made by hand
         return place_of(function, cell)
-    node, start = spans[parameter], starts[parameter]
-    shift = first_line - 1
-    file = _code(function).co_filename
-    return Place(
+    return _place(
+        starts[parameter],
+        spans[parameter],
         cell,
-        file,
-        start.lineno + shift,
-        (node.end_lineno or node.lineno) + shift,
-        start.col_offset + indent,
-        (node.end_col_offset or 0) + indent,
+        _code(function).co_filename,
+        first_line - 1,
+        indent,
     )
 
 
 def place_of_return(function: Callable[..., object], cell: str) -> Place:
     """The `return` of a function that has one; else its `def` line."""
-    code = _code(function)
-    returns = [i for i in dis.get_instructions(code) if i.opname == "RETURN_VALUE" and i.positions]
-    spans = {i.positions for i in returns}
-    if len(spans) == 1:
-        line, end_line, column, end_column = next(iter(spans)) or (None,) * 4
-        if line is not None:
-            return Place(cell, code.co_filename, line, end_line, column, end_column)
-    return place_of(function, cell)
+    code, tree = _code(function), _tree(function)
+    if tree is None:
+        lines = {
+            i.positions.lineno
+            for i in dis.get_instructions(code)
+            if "RETURN" in i.opname and i.positions
+        }
+        line = lines.pop() if len(lines) == 1 else None
+        return place_of(function, cell) if line is None else Place(cell, code.co_filename, line)
+    definition, first_line, indent = tree
+    returns = list(_returns(definition.body))
+    if len(returns) != 1:
+        return place_of(function, cell)
+    return _place(returns[0], returns[0], cell, code.co_filename, first_line - 1, indent)
+
+
+def _returns(statements: Iterable[ast.AST]) -> Iterator[ast.Return]:
+    """The `return` statements of a function, those of functions inside it left out."""
+    for statement in statements:
+        if isinstance(statement, ast.Return):
+            yield statement
+        elif not isinstance(
+            statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.expr
+        ):
+            yield from _returns(ast.iter_child_nodes(statement))
+
+
+def _place(
+    start: ast.stmt | ast.arg,
+    end: ast.stmt | ast.arg | ast.expr,
+    cell: str,
+    file: str,
+    shift: int,
+    indent: int,
+) -> Place:
+    """From one node of a definition that was cut out of its file to another, as it stands in the file."""
+    return Place(
+        cell,
+        file,
+        start.lineno + shift,
+        (end.end_lineno or end.lineno) + shift,
+        start.col_offset + indent,
+        (end.end_col_offset or 0) + indent,
+    )
 
 
 def rebound(function: Callable[..., object], names: set[str]) -> tuple[str, Place] | None:
     """The first declared name that the body assigns to, and where."""
     code = _code(function)
+    hidden: dict[
+        str, dis.Positions | None
+    ] = {}  # from 3.12 a comprehension's own variables live in the function
     for instruction in dis.get_instructions(code):
+        if instruction.opname == "LOAD_FAST_AND_CLEAR":
+            hidden[instruction.argval] = instruction.positions
         if not instruction.opname.startswith(("STORE_FAST", "STORE_DEREF")):
             continue
         for name in _stored(instruction):
-            if name in names:
+            if name in names and not _inside(instruction.positions, hidden.get(name)):
                 p = instruction.positions
                 spot = (
                     (p.lineno, p.end_lineno, p.col_offset, p.end_col_offset) if p else (None,) * 4
@@ -102,6 +140,15 @@ def rebound(function: Callable[..., object], names: set[str]) -> tuple[str, Plac
                 line = spot[0] or code.co_firstlineno
                 return name, Place("", code.co_filename, line, *spot[1:])
     return None
+
+
+def _inside(inner: dis.Positions | None, outer: dis.Positions | None) -> bool:
+    if inner is None or outer is None or None in inner or None in outer:
+        return False
+    return (outer[0], outer[2]) <= (inner[0], inner[2]) and (inner[1], inner[3]) <= (
+        outer[1],
+        outer[3],
+    )
 
 
 def shown(place: Place) -> str:
@@ -167,7 +214,17 @@ Span = tuple[int | None, int | None, int | None, int | None]
 
 @lru_cache(maxsize=512)
 def _spans(code: CodeType) -> list[Span]:
-    return list(code.co_positions())
+    """The span of source of each code unit. Of a test or a loop, where Python has the whole statement, its operand."""
+    spans = list(code.co_positions())
+    operand = None
+    for instruction in dis.get_instructions(code):
+        index = instruction.offset // 2
+        name = instruction.opname
+        if name in ("TO_BOOL", "COPY", "GET_ITER") or ("JUMP" in name and "IF" in name):
+            spans[index] = operand or spans[index]
+        elif name != "EXTENDED_ARG":
+            operand = spans[index]
+    return spans
 
 
 @lru_cache(maxsize=512)

@@ -11,7 +11,7 @@ import operator as o
 from collections.abc import Callable, Hashable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from refold.errors import EquationError
 from refold.shapes import Shape, shape_of, shape_text
@@ -104,6 +104,7 @@ class Reading:
         self, op: str, *operands: Symbol, attr: Hashable = None, label: str | None = None
     ) -> Symbol:
         """One more line of the graph, at the place in the source that is being evaluated."""
+        self.at_work()
         frame = user_frame()
         place = place_in(frame, self.cell)
         self._legal(op, operands)
@@ -124,16 +125,22 @@ class Reading:
         self._label(index, frame.f_code, frame.f_lasti, labels_in(frame))
         return Symbol(self, index)
 
+    def at_work(self) -> None:
+        """Refuse when this is not the cell that is being read: one of its symbols got out."""
+        current = READING.get()
+        if current is not None and current is not self:
+            current.refuse(
+                f"a value of another cell, '{self.cell}', is used here.",
+                "Use only this cell's own parameters and what is computed from them.",
+            )
+
     def symbol(self, value: object) -> Symbol:
         """A number becomes a constant; a symbol must be of this cell."""
         if isinstance(value, AffineSymbol):
             value._misused()
+        self.at_work()
         if isinstance(value, Symbol):
-            if value.reading is not self:
-                self.refuse(
-                    f"{value.called} belongs to another cell, '{value.reading.cell}'.",
-                    "Use only this cell's own parameters and what is computed from them.",
-                )
+            value.reading.at_work()
             return value
         if isinstance(value, numbers.Real) and not isinstance(value, bool):
             return Symbol(self, constant(self.builder, float(value)).index)
@@ -372,11 +379,11 @@ class Symbol:
     def __array_ufunc__(
         self, function: object, how: str, *args: object, **kwargs: object
     ) -> Symbol:
-        left, right = (*args, None)[:2]
+        left: Any = args[0] if args else None
         name = getattr(function, "__name__", "")
         # numpy.float64(2) * h arrives here, and is a number times h.
-        if name in _BY_NUMPY and isinstance(left, numbers.Real) and isinstance(right, Symbol):
-            return _BY_NUMPY[name](float(left), right)
+        if name in _BY_NUMPY and left is not self and getattr(left, "ndim", None) == 0:
+            return _BY_NUMPY[name](float(left), self)
         self._no_number("NumPy", function)
 
     def __array_function__(self, function: object, *args: object, **kwargs: object) -> NoReturn:
@@ -518,10 +525,11 @@ class AffineSymbol:
 
 
 class _Described:
-    """An operand in an error text: `{0}` prints "W is (n, m)", `{0.name}` its name."""
+    """An operand in an error text: `{0}` prints "W is (n, m)", `{0.name}` its name, `{0.weight}` "W=Weight"."""
 
     def __init__(self, symbol: Symbol):
         self.name = symbol.name
+        self.weight = f"{symbol.name}=Weight" if symbol.node.op == SLOT else "another Weight"
         self._text = symbol.described
 
     def __str__(self) -> str:

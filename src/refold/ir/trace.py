@@ -13,8 +13,9 @@ from refold.shapes import Shape, shape_of, shape_text
 
 from .check import check
 from .declare import Affine, Bias, Declaration, Input, Scalar, State, Weight, named
-from .graph import SLOT, Graph, Init, Leaf, Node, Output, Place, Slot
+from .graph import SLOT, Graph, Init, Leaf, Output, Place, Slot
 from .ops import OPS
+from .show import free_name
 from .source import place_of, place_of_default, place_of_return, rebound, shown
 from .symbol import READING, AffineSymbol, Reading, Step, Symbol, kind_of
 
@@ -91,6 +92,7 @@ def _read(equation: Equation, source: str, name: str | None) -> Cell:
     outputs = _outputs(reading, equation, states, returned)
     _refuse_unused(reading, equation, arguments, outputs)
     _refuse_no_derivative(reading, outputs)
+    _name_apart(reading, outputs)
     # An Affine's weights are met when it is called; they are listed where it was declared.
     order = list(declared)
     leaves = sorted(reading.leaves, key=lambda leaf: order.index(leaf.name.partition(".")[0]))
@@ -269,15 +271,33 @@ def _refuse_unused(
             )
 
 
+def _name_apart(reading: Reading, outputs: tuple[Output, ...]) -> None:
+    """A name means one line: a new state is called as the state; a name given twice gets a prime the second time."""
+    nodes = reading.builder.nodes
+    used = {leaf.name for leaf in reading.leaves}
+    states: dict[int, str] = {}
+    for output in outputs:
+        if output.slot.kind == "state" and nodes[output.node].op != SLOT:
+            states.setdefault(output.node, output.slot.name)
+    for i in sorted(Graph("", (), tuple(nodes), outputs).before(o.node for o in outputs)):
+        label = nodes[i].label
+        if i in states:
+            reading.builder.name(i, states[i])
+        elif label is not None and nodes[i].op != SLOT:
+            reading.builder.name(i, free_name(label, used))
+
+
 def _refuse_no_derivative(reading: Reading, outputs: tuple[Output, ...]) -> None:
     """Where a gradient arrives and cannot pass. Beyond rf.stop_gradient none arrives."""
     nodes = reading.builder.nodes
+    full = Graph(reading.cell, (), tuple(nodes), outputs)
+    moving = full.after(i for i, node in enumerate(nodes) if node.op == SLOT)
     reached = {o.node for o in outputs}
     for i in reversed(range(len(nodes))):
         node = nodes[i]
         if i not in reached or node.op == "stop_gradient":
             continue
-        if OPS[node.op].derivative is None and _depends(nodes, node):
+        if OPS[node.op].derivative is None and i in moving:
             raise EquationError(
                 f"rf.{node.op} has no derivative, and a gradient would have to pass through it.",
                 f"Say that none should: rf.stop_gradient(rf.{node.op}(...)).",
@@ -286,8 +306,3 @@ def _refuse_no_derivative(reading: Reading, outputs: tuple[Output, ...]) -> None
         if not OPS[node.op].boolean:
             # where's condition takes no gradient
             reached.update(node.args[1:] if node.op == "where" else node.args)
-
-
-def _depends(nodes: list[Node], node: Node) -> bool:
-    """Whether anything but numbers goes into a node."""
-    return any(nodes[a].op == SLOT or _depends(nodes, nodes[a]) for a in node.args)

@@ -16,7 +16,6 @@ from refold.ir.trace import Cell
 from refold.shapes import shape_text
 
 from .adjoint import reverse, reverse_once
-from .keep import value_name
 from .plan import Half, Plan, plan
 from .split import hoist
 
@@ -120,10 +119,12 @@ def _reverse(cell: Cell, style: Style) -> tuple[list[Equation], list[Equation]]:
     known = _once(once, style)
     back = fold(reverse(step))
     printer = Printer(back, style, known)
-    forward = {leaf.name for leaf in step.leaves}
+    written = Printer(cell.graph, style)
+    written.name_lines()
     _name_forward_lines(printer, step)
     defined = set(printer.names)
-    printer.name_lines(forward)
+    # A name that the step's own equations use must not come back here for something else.
+    printer.name_lines({leaf.name for leaf in step.leaves} | set(written.names.values()))
     adjoint = [_delta(printer, output) for output in back.outputs_of("delta")]
     defined |= {o.node for o in back.outputs_of("delta")}
     for i, name in sorted(printer.names.items()):
@@ -161,7 +162,7 @@ def _fixed(cell: Cell, once: Graph) -> set[str]:
 
 
 def _name_forward_lines(printer: Printer, step: Graph) -> None:
-    """Lines of the step that the reverse step reads keep the names they have there."""
+    """Lines of the step that the reverse step reads keep the names that the user gave them."""
     forward = Printer(step, printer.style, printer.known)
     forward.name_lines()
     lines = {node: i for i, node in enumerate(step.nodes)}
@@ -171,7 +172,7 @@ def _name_forward_lines(printer: Printer, step: Graph) -> None:
             there = type(node)(node.op, tuple(same[a] for a in node.args), node.shape, node.attr)
             if there in lines:
                 same[i] = lines[there]
-                if same[i] in forward.names:
+                if same[i] in forward.names and step.nodes[same[i]].label:
                     printer.names[i] = forward.names[same[i]]
 
 
@@ -262,12 +263,14 @@ def _listed(head: str, text: str) -> str:
 
 def _adjoint(e: Explanation) -> str:
     state = e.cell.graph.leaves_of("state")[0].name
-    head = (
-        "backpropagation through time\n"
-        f"  E is the whole error. δ_{state}(t) is dE/d{state}(t) through all steps from t on, 0 after the last;\n"
-        f"  ∂E/∂{state}(t) is what E says about {state}(t) itself. ⊙ is the elementwise product."
-    )
-    return "\n".join([head, *_block(e.adjoint), *_block(e.gradients)])
+    head = [
+        "backpropagation through time",
+        f"  E is the whole error. δ_{state}(t) is its derivative with respect to {state} as it leaves step t: what E",
+        f"  says about it, ∂E/∂{state}(t), and what all later steps say; 0 after the last. ⊙ is elementwise.",
+    ]
+    if any("'(t)" in left for left, _ in e.adjoint):
+        head.append("  A prime adds what is said through the other results of step t.")
+    return "\n".join([*head, *_block(e.adjoint), *_block(e.gradients)])
 
 
 def _plan(e: Explanation) -> str:
@@ -278,27 +281,36 @@ def _plan(e: Explanation) -> str:
             f"  once     {', '.join(o.slot.name for o in p.once.outputs)}: from the parameters, at each call"
         )
     rows += [*_half("forward", p.forward), *_half("backward", p.backward)]
-    rows.append(
-        _listed(
-            "  kept     ", ", ".join(["the states after every step", *(k.name for k in p.kept)])
-        )
-    )
+    printer = _named_printer(p.forward.graph)
+    kept = [
+        printer.expression(k.node, 0, inside=not printer.graph.nodes[k.node].label).text
+        for k in p.kept
+    ]
+    rows.append(_listed("  kept     ", ", ".join(["the states after every step", *kept])))
     c = p.cost
     rows += [
         f"  cost     forward {c.flops} FLOP, of which {c.flops_loop} wait in the loop; backward {c.flops_back}",
-        f"           {c.functions} calls of exp and the like; {c.kept} numbers kept; {c.weights} weights",
+        f"           {c.functions} calls of exp and the like; {c.weights} weights",
+        f"           {c.kept} numbers kept, {c.kept_bytes()} bytes in float32",
     ]
     return "\n".join(rows)
 
 
+def _named_printer(graph: Graph) -> Printer:
+    printer = Printer(graph, Plain())
+    printer.name_lines()
+    return printer
+
+
 def _half(name: str, half: Half) -> list[str]:
     graph, parts = half.graph, half.split
+    printer = _named_printer(graph)
     rows = [f"  {name}"]
     if parts.ahead:
         rows.append(f"    ahead    {_counted(graph, parts.ahead)}")
     for number, stage in enumerate(half.stages, 1):
         products = [
-            f"[{'; '.join(_matrix(graph, i) for i in group)}] {_vector(graph, vector)}"
+            f"[{'; '.join(_matrix(graph, i) for i in group)}] {printer.expression(vector, 0).within(UNARY)}"
             for vector, group in stage.products
         ]
         work = [
@@ -335,13 +347,6 @@ def _matrix(graph: Graph, product: int) -> str:
     if node.op == "transpose":
         return f"{graph.nodes[node.args[0]].label}ᵀ"
     return node.label or "matrix"
-
-
-def _vector(graph: Graph, i: int) -> str:
-    node = graph.nodes[i]
-    if node.op == SLOT and isinstance(node.attr, Slot):
-        return Printer(graph, Plain()).slot(node.attr, 0).text
-    return f"{value_name(graph, i)}(t)"
 
 
 def _block(equations: list[Equation]) -> list[str]:
