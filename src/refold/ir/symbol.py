@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import numbers
 import operator as o
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from refold.errors import EquationError
-from refold.shapes import Shape, shape_of, shape_text
+from refold.shapes import Shape, shape_text
 
-from .declare import Affine, named
 from .graph import SLOT, Builder, Leaf, Node, Place
 from .ops import OPS, MisfitError, constant
 from .source import labels_in, place_in, shown, user_frame
@@ -136,8 +135,9 @@ class Reading:
 
     def symbol(self, value: object) -> Symbol:
         """A number becomes a constant; a symbol must be of this cell."""
-        if isinstance(value, AffineSymbol):
-            value._misused()
+        misused = getattr(type(value), "misused", None)
+        if misused is not None:  # an Affine: a function of vectors, which says so
+            misused(value)
         self.at_work()
         if isinstance(value, Symbol):
             value.reading.at_work()
@@ -453,77 +453,6 @@ class Symbol:
         return f"<{self.described}>"
 
 
-class AffineSymbol:
-    """An Affine inside a cell: call it on the vectors that it should read."""
-
-    def __init__(self, reading: Reading, name: str, declared: Affine, place: Place):
-        self.reading, self.name, self.declared, self.place = reading, name, declared, place
-        self.weights: list[Symbol] = []
-        self.bias: Symbol | None = None
-
-    def __call__(self, *arguments: object) -> Symbol:
-        """W_1 @ v_1 + ... + b. Called again on as many vectors of the same sizes, it uses the same weights."""
-        vectors = [self.reading.symbol(a) for a in arguments]
-        if not vectors:
-            self.reading.refuse(
-                f"{self.name}() has nothing to read.",
-                f"Call it on vectors, as in {self.name}(x, h).",
-            )
-        if not self.weights:
-            self._declare(vectors)
-        expected = [w.shape[-1:] for w in self.weights]
-        if [v.shape for v in vectors] != expected:
-            self.reading.refuse(
-                f"{self.name} reads {_shapes(expected)} and is called here with {_shapes(v.shape for v in vectors)}.",
-                "Call it with as many vectors of the same sizes each time, or declare a second Affine.",
-            )
-        result = self.weights[0] @ vectors[0]
-        for weight, vector in zip(self.weights[1:], vectors[1:], strict=True):
-            result = result + weight @ vector
-        result = result if self.bias is None else result + self.bias
-        if result.node.label is None and result.node.op != SLOT:
-            self.reading.builder.name(result.index, self.name)
-        return result
-
-    def _declare(self, vectors: list[Symbol]) -> None:
-        rows = shape_of(self.declared.size)
-        names: list[str] = []
-        for position, vector in enumerate(vectors, 1):
-            if len(vector.shape) != 1:
-                self.reading.refuse(
-                    f"{vector.described}, and {self.name} reads vectors.",
-                    "Multiply matrices with @; an Affine takes one vector for each of its weights.",
-                )
-            name = f"{self.name}.W_{vector.node.label or position}"
-            if name in names:
-                self.reading.refuse(
-                    f"the name {name} is used twice: {self.name} reads {vector.node.label} in two places.",
-                    "Add the vector once, or give each product a Weight of its own.",
-                )
-            names.append(name)
-            shape = (rows[0], vector.shape[0])
-            leaf = Leaf("param", name, shape, named(self.declared.init), place=self.place)
-            self.weights.append(self.reading.declare(leaf))
-        if self.declared.bias:
-            leaf = Leaf(
-                "param", f"{self.name}.b", rows, named(self.declared.bias_init), place=self.place
-            )
-            self.bias = self.reading.declare(leaf)
-
-    def __getattr__(self, name: str) -> NoReturn:
-        self._misused()
-
-    def _misused(self, *args: object) -> NoReturn:
-        self.reading.refuse(
-            f"{self.name} is an Affine, a function of vectors, and not a value.",
-            f"Call it: {self.name}(x, h) is W_x @ x + W_h @ h + b.",
-        )
-
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _misused
-    __matmul__ = __rmatmul__ = __truediv__ = __rtruediv__ = __pow__ = __rpow__ = __neg__ = _misused
-    __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __float__ = __iter__ = __getitem__ = _misused
-
-
 class _Described:
     """An operand in an error text: `{0}` prints "W is (n, m)", `{0.name}` its name, `{0.weight}` "W=Weight"."""
 
@@ -534,10 +463,6 @@ class _Described:
 
     def __str__(self) -> str:
         return self._text
-
-
-def _shapes(shapes: Iterable[Shape]) -> str:
-    return " and ".join(map(shape_text, shapes))
 
 
 def kind_of(value: object) -> str:

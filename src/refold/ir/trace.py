@@ -11,13 +11,14 @@ from typing import NoReturn, overload
 from refold.errors import EquationError
 from refold.shapes import Shape, shape_of, shape_text
 
+from .affine import AffineSymbol
 from .check import check
 from .declare import Affine, Bias, Declaration, Input, Scalar, State, Weight, named
 from .graph import SLOT, Graph, Init, Leaf, Output, Place, Slot
 from .ops import OPS
 from .show import free_name
 from .source import place_of, place_of_default, place_of_return, rebound, shown
-from .symbol import READING, AffineSymbol, Reading, Step, Symbol, kind_of
+from .symbol import READING, Reading, Step, Symbol, kind_of
 
 Equation = Callable[..., object]
 
