@@ -118,7 +118,13 @@ def from_frame(
 
 
 def _column(column: nw.Series) -> pl.Series:
-    return column.to_polars() if hasattr(column, "to_polars") else pl.Series(column.to_list())
+    """The column in polars. From pandas by way of NumPy or of Python, since polars' own way asks for pyarrow."""
+    if not column.implementation.is_pandas_like():
+        return column.to_polars()
+    if column.dtype.is_numeric() or column.dtype == nw.Datetime(time_zone=None):
+        return pl.Series(column.to_numpy(), nan_to_null=True)
+    # In a column of text pandas may write a missing value as NaN, the one value that is not itself.
+    return pl.Series([None if v is None or v != v else v for v in column.to_list()], strict=False)
 
 
 def _values(frame: pl.DataFrame, name: str, where: str) -> pl.Series:
