@@ -6,12 +6,11 @@ The names of the equation language come with the import; whatever needs torch is
 `refold explain` and the like start at once.
 """
 
-from importlib import import_module
-from importlib.metadata import version
-from typing import TYPE_CHECKING
+from importlib import import_module as _import_module
+from importlib.metadata import version as _version
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from refold import cells as cells
-from refold.errors import CheckpointError as CheckpointError
 from refold.errors import DataError as DataError
 from refold.errors import EquationError as EquationError
 from refold.errors import KernelError as KernelError
@@ -20,7 +19,7 @@ from refold.errors import RefoldError as RefoldError
 from refold.ir.language import *  # noqa: F403
 from refold.plan.explain import explain as explain
 
-if TYPE_CHECKING:
+if _TYPE_CHECKING:
     from refold.data.batch import Batch as Batch
     from refold.data.batch import Sequences as Sequences
     from refold.forecast import Forecaster as Forecaster
@@ -53,10 +52,10 @@ _LATER = {
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
-        return version("refold")
+        return _version("refold")
     if name not in _LATER:
         raise AttributeError(f"module 'refold' has no attribute '{name}'")
-    value = getattr(import_module(_LATER[name]), name)
+    value = getattr(_import_module(_LATER[name]), name)
     globals()[name] = value
     return value
 

@@ -2,10 +2,9 @@
 
     RefoldError
       EquationError(ValueError)   a recurrence that cannot be read, or that is used with wrong sizes
-      PlanError                   a graph that cannot be scheduled
+      PlanError                   a plan that cannot be made: an unknown stage or memory, an illegal graph
       KernelError(RuntimeError)   a tensor that does not fit a kernel, or a backend that cannot run
       DataError(ValueError)       a table, a file or a sequence that cannot be used
-      CheckpointError             saved weights that cannot be read
 
 A text says *where*, then *what is so* with both sides named, then *what to do*.
 """
@@ -26,7 +25,7 @@ class EquationError(RefoldError, ValueError):
 
 
 class PlanError(RefoldError):
-    """A graph that cannot be scheduled."""
+    """A plan that cannot be made: an unknown stage or memory, an illegal graph."""
 
 
 class KernelError(RefoldError, RuntimeError):
@@ -35,7 +34,3 @@ class KernelError(RefoldError, RuntimeError):
 
 class DataError(RefoldError, ValueError):
     """A table, a file or a sequence that cannot be used."""
-
-
-class CheckpointError(RefoldError):
-    """Saved weights that cannot be read."""

@@ -1260,3 +1260,22 @@ def test_a_comprehension_has_names_of_its_own():
         return h + rf.concat(*[rf.tanh(x) for x in rf.split(x, 2)])
 
     assert sum(node.op == "tanh" for node in c.graph.nodes) == 2
+
+
+@pytest.mark.parametrize(
+    ("declaration", "words"),
+    [
+        (lambda: rf.Weight("n m", init=3.0), ["init=3.0", "orthogonal"]),
+        (lambda: rf.Affine("n", bias_init=None), ["bias_init=None"]),
+        (lambda: rf.Scalar("0.5"), ["value='0.5'", "finite number"]),
+        (lambda: rf.State("n", start=float("nan")), ["start=nan", "finite number"]),
+    ],
+)
+def test_settings_of_declarations_are_checked(declaration, words):
+    def slip(x=rf.Input("m"), h=rf.State("n"), *, w=declaration()):
+        return h
+
+    with pytest.raises(rf.EquationError) as caught:
+        rf.cell(slip)
+    text = str(caught.value)
+    assert [word for word in ("'slip'", "w is declared with", *words) if word not in text] == []

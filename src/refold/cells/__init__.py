@@ -30,13 +30,29 @@ def get(name: str) -> Cell:
     return cells[name]
 
 
+def of(cell: object) -> Cell:
+    """A cell, or the one of that name.
+
+    Errors  EquationError for anything else: most often a function without @rf.cell
+    """
+    if isinstance(cell, str):
+        return get(cell)
+    if not isinstance(cell, Cell):
+        name = getattr(cell, "__name__", type(cell).__name__)
+        raise EquationError(
+            f"{name} is a {type(cell).__name__}, and a cell is wanted.",
+            'Put @rf.cell above the function, or give the name of a zoo cell, such as "lstm".',
+        )
+    return cell
+
+
 def find(text: str) -> Cell:
     """A cell as the command line names it: one of the zoo, or file.py:function.
 
     Errors  EquationError when the file cannot be read or run, or has no such cell
     """
     file, colon, name = text.rpartition(":")
-    if not colon:
+    if not (colon and name):
         return get(text)
     found = getattr(_run(Path(file)), name, None)
     if not isinstance(found, Cell):
@@ -56,7 +72,7 @@ def _run(path: Path) -> object:
         spec.loader.exec_module(module)
     except RefoldError:
         raise
-    except Exception as error:  # whatever the user's file raises, it is the file that has to change
+    except (Exception, SystemExit) as error:  # whatever the user's file raises, it is the file that has to change
         raise EquationError(
             f"{path} cannot be run: {type(error).__name__}: {error}.",
             "Run it with python to see where it fails.",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import math
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import FunctionType
@@ -138,6 +140,7 @@ def _argument(
 ) -> Symbol | AffineSymbol:
     """The symbol that stands for a parameter while the function runs."""
     place = place_of_default(equation, name, reading.cell)
+    _check_settings(name, declared, place)
     if isinstance(declared, Affine):
         _shape(name, declared.size, (1,), place)
         return AffineSymbol(reading, name, declared, place)
@@ -153,6 +156,27 @@ def _argument(
         assert isinstance(declared, Input | State)
         leaf = Leaf(kind, name, _shape(name, declared.size, ranks, place), place=place)
     return reading.declare(leaf)
+
+
+def _check_settings(name: str, declared: object, place: Place) -> None:
+    """Initialisers are names or rf.Init, values are finite numbers."""
+    for setting in ("init", "bias_init"):
+        init = getattr(declared, setting, "")
+        if not isinstance(init, Init | str):
+            raise EquationError(
+                f"{name} is declared with {setting}={init!r}.",
+                'Name an initialiser, as in init="orthogonal" or init=rf.Init("constant", value=1.0).',
+                shown(place),
+            )
+    for setting in ("start", "value"):
+        value = getattr(declared, setting, 0.0)
+        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not number or not math.isfinite(value):
+            raise EquationError(
+                f"{name} is declared with {setting}={value!r}.",
+                f"Give a finite number, as in {setting}=0.5.",
+                shown(place),
+            )
 
 
 def _shape(name: str, text: str, ranks: tuple[int, ...], place: Place) -> Shape:

@@ -33,6 +33,11 @@ class Derived(Reference):
         self.once_back = Lines(plan.once_back, sizes)
 
     def __call__(self, call: Call) -> Run:
+        if torch._C._are_functorch_transforms_active():
+            raise KernelError(
+                "torch.func maps over the layer, and the derived adjoint is no map of tensors that it could see into.",
+                'Build the layer with backend="reference".',
+            )
         layout = Layout(self, call.steps, tuple(call.params), call.lengths, call.backwards)
         groups = (call.inputs, call.states, tuple(call.params.values()), call.probes or ())
         counts = tuple(len(group) for group in groups)

@@ -18,7 +18,7 @@ Lengths = Tensor | Sequence[int] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class Entered:
     """A batch inside the house, and how to hand results back in the form it came in.
 
     Shapes  x (T, B, features); lengths (B,) int64 on the CPU, or None when every row lasts T steps
@@ -45,7 +45,7 @@ class Batch:
 
 def enter(
     x: Tensor | PackedSequence, lengths: Lengths, features: int, batch_first: bool, like: Tensor
-) -> Batch:
+) -> Entered:
     """Check a batch against a layer and bring it to the inner form.
 
     Errors  KernelError: x is no tensor, or of another rank, size, dtype or device than the weights `like`; lengths do
@@ -60,7 +60,7 @@ def enter(
         _like_weights(x.data, "x", like)
         _features(x.data, features, "a PackedSequence of")
         padded, counted = pad_packed_sequence(x)
-        return Batch(padded, counted, x, True, batch_first)
+        return Entered(padded, counted, x, True, batch_first)
     if not isinstance(x, Tensor):
         raise KernelError(
             f"x is a {type(x).__name__}, and a layer reads a torch tensor or a PackedSequence.",
@@ -79,14 +79,14 @@ def enter(
         x = x.unsqueeze(1)
     elif batch_first:
         x = x.transpose(0, 1)
-    return Batch(x, _lengths(lengths, x.shape[0], x.shape[1]), None, batched, batch_first)
+    return Entered(x, _lengths(lengths, x.shape[0], x.shape[1]), None, batched, batch_first)
 
 
 def enter_states(
     state: Tensor | Sequence[Tensor] | None,
     sizes: Mapping[str, int],
     layers: int,
-    batch: Batch,
+    batch: Entered,
     like: Tensor,
 ) -> tuple[Tensor, ...] | None:
     """Check initial states: one tensor for a cell with one state, a tuple in declared order for several.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import numbers
 import warnings
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from refold.kernels.base import Call, Kernel, build
 from refold.plan.cost import letters
 from refold.plan.plan import plan
 
-from .doors import Batch, Lengths, enter, enter_states
+from .doors import Entered, Lengths, enter, enter_states
 from .parameters import Layout, Parameters
 
 State = Tensor | tuple[Tensor, ...]
@@ -75,16 +76,16 @@ class Recurrent(nn.Module):
         **sizes: float,
     ):
         super().__init__()
-        self.cell = _cell(cell)
+        self.cell = cells.of(cell)
         self.input_size = _whole("input_size", input_size, least=0)
         self.hidden_size = _whole("hidden_size", hidden_size)
         self.num_layers = _whole("num_layers", num_layers)
-        self.bidirectional = bool(bidirectional)
+        self.bidirectional = _yes_or_no("bidirectional", bidirectional)
         self.directions = 1 + self.bidirectional
-        self.batch_first = bool(batch_first)
+        self.batch_first = _yes_or_no("batch_first", batch_first)
         self.dropout = _dropout(dropout, self.num_layers)
         self.backend = backend
-        self.learn_state = bool(learn_state)
+        self.learn_state = _yes_or_no("learn_state", learn_state)
         self.sizes, self._scalars = self._settings(sizes)
         graph = self.cell.graph
         self._output = graph.outputs_of("output")[0].slot.name
@@ -118,6 +119,19 @@ class Recurrent(nn.Module):
         return_states="all" gives, in place of y, a dict: each state by its name in the equation, and "output", for
         every step of the top layer, shaped as y.
         """
+        if torch.compiler.is_compiling():
+            # A loop in Python over frozen records is nothing that dynamo could rebuild; what is around it compiles.
+            eager: Any = torch.compiler.disable(self._run)
+            return eager(x, state, lengths, return_states)
+        return self._run(x, state, lengths, return_states)
+
+    def _run(
+        self,
+        x: Tensor | PackedSequence,
+        state: State | None,
+        lengths: Lengths,
+        return_states: str,
+    ) -> tuple[Any, State]:
         if return_states not in ("last", "all"):
             raise KernelError(f'return_states is "{return_states}".', 'Choose "last" or "all".')
         like = self._part(0, False).like
@@ -145,7 +159,7 @@ class Recurrent(nn.Module):
         layer: int,
         inputs: tuple[Tensor, ...],
         states: tuple[Tensor, ...] | None,
-        batch: Batch,
+        batch: Entered,
         finals: list[tuple[Tensor, ...]],
     ) -> dict[str, Tensor]:
         """One layer in all its directions: every state and the output for all steps, directions joined."""
@@ -179,19 +193,21 @@ class Recurrent(nn.Module):
 
     # Parameters -------------------------------------------------------------------------------------------------------
 
-    def parameters_of(self, layer: int = 0, reverse: bool = False) -> dict[str, nn.Parameter]:
+    def parameters_of(self, layer: int = 0, reverse: bool = False) -> dict[str, Tensor]:
         """The parameters of one layer and direction by their names in the equation: "W_h", "i.W_x", "i.b".
 
-        What is fixed (a Scalar, a Weight with learn=False) is a buffer and not among them.
+        What is fixed (a Scalar, a Weight with learn=False) is a buffer and not among them. A weight under one of torch's
+        parametrizations comes as it is computed.
         """
         named = self._part(layer, reverse).named()
-        return {name: p for name, p in named.items() if isinstance(p, nn.Parameter)}
+        learned = [leaf.name for leaf in self.cell.graph.leaves_of("param") if leaf.learn]
+        return {name: named[name] for name in learned}
 
     def reset_parameters(self) -> None:
         """Draw all parameters again, each as its declaration says."""
         for part in self.children():
             assert isinstance(part, Parameters)
-            part.reset()
+            part.draw()
 
     def _layout(self, layer: int) -> Layout:
         return Layout(
@@ -223,11 +239,11 @@ class Recurrent(nn.Module):
                 y, _ = layer(x)
             delta = torch.autograd.grad(y.square().sum(), probes[0]["h"])
         """
-        self._probes = []
+        outer, self._probes = self._probes, []
         try:
             yield self._probes
         finally:
-            self._probes = None
+            self._probes = outer
 
     def _new_probes(self, steps: int, first: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         if self._probes is None:
@@ -262,6 +278,12 @@ class Recurrent(nn.Module):
         """Keywords parted into numbers for letters and values for fixed scalars."""
         known = sorted(letters(self.cell.graph) - {"m", "n"})
         scalars = [leaf.name for leaf in self.cell.graph.leaves_of("param") if leaf.shape == ()]
+        taken = {*inspect.signature(Recurrent).parameters, *known, "m", "n"} & set(scalars)
+        if taken:
+            raise EquationError(
+                f"cell '{self.cell.name}' calls a scalar {min(taken)}, which is a size or a setting of the layer.",
+                "Give the scalar another name.",
+            )
         strange = [name for name in given if name not in (*known, *scalars)]
         if strange:
             raise EquationError(
@@ -284,6 +306,13 @@ class Recurrent(nn.Module):
             raise EquationError(
                 f"cell '{self.cell.name}' reads no input, and a stack hands each layer the output of the one below.",
                 "Set num_layers=1.",
+            )
+        first = self.cell.graph.leaves_of("input")[0]
+        if self._width(first, 1) != self.output_features:
+            raise EquationError(
+                f"input {first.name} of cell '{self.cell.name}' has {self._width(first, 1)} numbers, "
+                f"and the layer below gives {self.output_features}.",
+                f'Declare it {first.name}=rf.Input("m"), or set num_layers=1.',
             )
         for leaf in (*self.cell.graph.leaves_of("state"), output):
             if self._width(leaf, 1) != self._width(leaf, 0):
@@ -323,36 +352,33 @@ def _part_name(layer: int, reverse: bool) -> str:
     return f"l{layer}_reverse" if reverse else f"l{layer}"
 
 
-def _cell(cell: object) -> Cell:
-    if isinstance(cell, str):
-        return cells.get(cell)
-    if not isinstance(cell, Cell):
-        name = getattr(cell, "__name__", type(cell).__name__)
-        raise EquationError(
-            f"{name} is a {type(cell).__name__}, and a layer is made of a cell.",
-            'Put @rf.cell above the function, or give the name of a zoo cell, such as "lstm".',
-        )
-    return cell
-
-
-def _number(name: str, value: object) -> float:
+def _number(name: str, value: object, example: float = 0.5) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise EquationError(f"{name} is {value!r}, and must be a number.", f"Pass {name}=0.5, say.")
+        raise EquationError(
+            f"{name} is {value!r}, and must be a number.", f"Pass {name}={example}, say."
+        )
     return float(value)
 
 
 def _whole(name: str, value: object, least: int = 1) -> int:
-    number = _number(name, value)
+    example = 2 if name == "num_layers" else 64
+    number = _number(name, value, example)
     if not number.is_integer() or number < least:
         raise EquationError(
             f"{name} is {value!r}, and must be a whole number, at least {least}.",
-            f"Pass {name}=64, say.",
+            f"Pass {name}={example}, say.",
         )
     return int(number)
 
 
-def _check_dtype(dtype: torch.dtype | None) -> None:
-    if dtype is not None and not dtype.is_floating_point:
+def _yes_or_no(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise EquationError(f"{name} is {value!r}.", f"Pass {name}=True or {name}=False.")
+    return value
+
+
+def _check_dtype(dtype: object) -> None:
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise EquationError(
             f"dtype is {dtype}, and gradients need real numbers.",
             "Choose torch.float32 or torch.float64.",

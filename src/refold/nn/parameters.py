@@ -39,70 +39,79 @@ class Parameters(nn.Module):
         self._layout = layout
         self._leaves: tuple[Leaf, ...] = cell.graph.leaves_of("param")
         self._starts = dict(zip(layout.states, cell.starts, strict=True))
+        self._children: dict[str, str] = {}  # an Affine's name -> its module's
+        self._places: dict[
+            str, tuple[str, str]
+        ] = {}  # a leaf's name -> its module's, its own there
         for leaf in self._leaves:
             init.check(cell.name, leaf)
             shape = [size.at(layout.letters) for size in leaf.shape]
-            home, name = self._home(leaf.name)
             tensor = torch.empty(shape, device=device, dtype=dtype)
-            if leaf.learn:
-                home.register_parameter(name, nn.Parameter(tensor))
-            else:
-                home.register_buffer(name, tensor)
+            self._keep(leaf.name, nn.Parameter(tensor) if leaf.learn else tensor)
         if layout.learn_state:
-            self.start = nn.ParameterDict(
-                {
-                    s: nn.Parameter(torch.empty(w, device=device, dtype=dtype))
-                    for s, w in self._layout.states.items()
-                }
-            )
+            for state, width in layout.states.items():
+                start = torch.empty(width, device=device, dtype=dtype)
+                self._keep(_start(state), nn.Parameter(start))
         # Without any parameter the layer's dtype and device are still those that were asked for.
         self.register_buffer("_like", torch.empty(0, device=device, dtype=dtype), persistent=False)
-        self.reset()
+        self.draw()
 
-    def reset(self) -> None:
+    def draw(self) -> None:
         """Draw all parameters again, each as its declaration says."""
         for leaf in self._leaves:
-            tensor = self.named()[leaf.name]
+            tensor = self._kept(leaf.name)
             if leaf.name in self._layout.scalars:
                 tensor.data.fill_(self._layout.scalars[leaf.name])
             else:
                 init.fill(tensor, leaf.init, self._layout.letters["n"])
-        for name, tensor in self._learned_start().items():
-            tensor.data.fill_(self._starts[name])
+        if self._layout.learn_state:
+            for state, start in self._starts.items():
+                self._kept(_start(state)).data.fill_(start)
 
     def named(self) -> dict[str, Tensor]:
         """Parameters and fixed values by their names in the equation, in the order declared."""
-        found = {}
-        for leaf in self._leaves:
-            home, name = self._home(leaf.name)
-            found[leaf.name] = getattr(home, name)
-        return found
+        return {leaf.name: self._kept(leaf.name) for leaf in self._leaves}
 
     @property
     def like(self) -> Tensor:
         """A tensor of the layer's dtype, on its device."""
-        first = next(iter(self.named().values()), self._buffers["_like"])
-        assert first is not None
-        return first
+        first = self._leaves[0].name if self._leaves else None
+        return self._buffers["_like"] if first is None else self._kept(first)  # type: ignore[return-value]
 
     def first(self, rows: int) -> tuple[Tensor, ...]:
         """The states before the first step, where the caller gives none."""
-        learned = self._learned_start()
-        if learned:
-            return tuple(s.expand(rows, -1) for s in learned.values())
-        return tuple(
-            self.like.new_full((rows, w), self._starts[s]) for s, w in self._layout.states.items()
-        )
+        if self._layout.learn_state:
+            return tuple(self._kept(_start(state)).expand(rows, -1) for state in self._starts)
+        widths = self._layout.states
+        return tuple(self.like.new_full((rows, widths[s]), v) for s, v in self._starts.items())
 
-    def _learned_start(self) -> dict[str, Tensor]:
-        start = self._modules.get("start")
-        return {} if start is None else {s: start[s] for s in self._layout.states}  # type: ignore[index]
+    def _keep(self, name: str, tensor: Tensor) -> None:
+        """Register a tensor under its name in the equation, or nearly: a gate may be called `reset` or `type`."""
+        parent, _, own = name.rpartition(".")
+        if parent and parent not in self._children:
+            self._children[parent] = _free(self, parent)
+            self.register_module(self._children[parent], nn.Module())
+        child = self._children[parent] if parent else ""
+        home = self.get_submodule(child)
+        self._places[name] = child, _free(home, own)
+        if isinstance(tensor, nn.Parameter):
+            home.register_parameter(self._places[name][1], tensor)
+        else:
+            home.register_buffer(self._places[name][1], tensor)
 
-    def _home(self, name: str) -> tuple[nn.Module, str]:
-        """The module that holds a parameter, and its name there."""
-        parent, _, last = name.rpartition(".")
-        if not parent:
-            return self, name
-        if parent not in self._modules:
-            self.add_module(parent, nn.Module())
-        return self.get_submodule(parent), last
+    def _kept(self, name: str) -> Tensor:
+        child, own = self._places[name]
+        return getattr(self._modules[child] if child else self, own)
+
+
+def _start(state: str) -> str:
+    """The name of a learned state before the first step."""
+    return f"start_{state}"
+
+
+def _free(module: nn.Module, name: str) -> str:
+    """The name, with an underscore behind it while it already means something to the module."""
+    taken = {*module.__dict__, *module._parameters, *module._buffers, *module._modules}
+    while hasattr(type(module), name) or name in taken:
+        name += "_"
+    return name

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from refold.errors import PlanError
+from refold.errors import EquationError, PlanError
 from refold.ir.graph import SLOT, Graph, Leaf, Output, Slot
 from refold.ir.ops import OPS
 from refold.ir.rewrite import fold, simplified
@@ -75,9 +75,17 @@ class Explanation:
 def explain(cell: Cell, stages: Sequence[str] | str = STAGES, memory: str = "fast") -> Explanation:
     """The equations of a cell, the derived equations of backpropagation through time, and the plan.
 
-    Errors   PlanError for a stage other than "graph", "adjoint", "plan"
+    Errors   EquationError for what is no cell; PlanError for a stage other than "graph", "adjoint", "plan"
     Example  print(rf.explain(rf.cells.get("lstm")))
     """
+    if not isinstance(cell, Cell):
+        kind = type(cell).__name__
+        raise EquationError(
+            f"rf.explain was given a {kind}, and explains a cell.",
+            f"Write rf.explain(rf.cells.get({cell!r}))."
+            if kind == "str"
+            else "Put @rf.cell above the function.",
+        )
     wanted = (stages,) if isinstance(stages, str) else tuple(stages)
     strange = [s for s in wanted if s not in STAGES]
     if strange:
