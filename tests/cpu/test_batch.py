@@ -1,5 +1,6 @@
 """Ragged sequences: batching, splitting by time, and every refusal."""
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
@@ -77,6 +78,8 @@ def test_indexing_gives_sequences_again():
     assert data[1:].lengths == [3, 4] and data[[2, 0]].lengths == [4, 5]
     assert data[-1].lengths == [4]
     assert_close(data[1].x[0], x[1], rtol=0, atol=0)
+    assert data[torch.tensor([2, 0])].lengths == data[np.array([2, 0])].lengths == [4, 5]
+    assert data[torch.tensor(1)].lengths == data[np.int64(1)].lengths == [3]
 
 
 def test_moving_keeps_lengths_on_the_cpu():
@@ -190,3 +193,25 @@ def test_refusals_of_splits_and_batches():
         Sequences(X, D).split(0.5, gap=5)
     with pytest.raises(DataError, match="a batch of no sequences"):
         Sequences(X, D).batch([])
+    for text, settings in [
+        ("gap is -3\ngive a number of steps", {"gap": -3}),
+        ("gap is 1.5", {"gap": 1.5}),
+        ("by is 'foo'\none of: time, sequence, or None", {"by": "foo"}),
+    ]:
+        with pytest.raises(DataError, match=text):
+            Sequences(X, D).split(0.5, **settings)
+    with pytest.raises(DataError, match=r"fraction is '0\.5'"):
+        Sequences(X, D).split("0.5")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "index", [99, [99], -3, [0, 2], 0.5, ["a"], [True], torch.tensor([True, False])]
+)
+def test_refusals_of_indices(index):
+    data = Sequences(X, D)
+    text = "Sequences of 2\nthere is no sequence .*\ngive whole numbers from 0 to 1"
+    with pytest.raises(DataError, match=text):
+        data[index]
+    one = not isinstance(index, list | torch.Tensor)
+    with pytest.raises(DataError, match="the indices are " if one else text):
+        data.batch(index)

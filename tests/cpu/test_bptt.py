@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from refold.errors import DataError
+from refold.errors import DataError, KernelError
 from refold.nn.layer import Recurrent
 from refold.nn.wiring import Network
 from refold.train.bptt import gradients
@@ -167,6 +167,36 @@ def test_initial_states_come_back_as_they_were_given():
     assert gradients(layer, x, d, **SUMS).initial is None
 
 
+def test_a_list_of_states_is_a_tuple_of_states():
+    layer = Recurrent("lstm", 2, 3, dtype=F64)
+    x, d = torch.randn(2, 4, 2, dtype=F64), torch.randn(2, 4, 3, dtype=F64)
+    state: Any = [torch.randn(1, 4, 3, dtype=F64), torch.randn(1, 4, 3, dtype=F64)]
+    ours = gradients(layer, x, d, **SUMS, state=state)
+    theirs = gradients(layer, x, d, **SUMS, state=tuple(state))
+    assert isinstance(ours.initial, tuple)
+    assert_close(ours.initial, theirs.initial, rtol=0, atol=0)
+
+
+def test_it_does_not_ask_whether_gradients_are_on():
+    layer = Recurrent("elman", 2, 3, dtype=F64)
+    x, d = torch.randn(2, 4, 2, dtype=F64), torch.randn(2, 4, 3, dtype=F64)
+    want = gradients(layer, x, d, **SUMS)
+    with torch.no_grad():
+        found = gradients(layer, x, d, **SUMS)
+    assert_close(found.inputs, want.inputs, rtol=0, atol=0)
+    assert_close(found.parameters, want.parameters, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("backend", ["reference", "derived"])
+@pytest.mark.parametrize(("time", "batch"), [(0, 2), (3, 0), (0, 0)])
+def test_what_has_no_steps_or_no_rows_has_gradients_of_zero(backend, time, batch):
+    layer = Recurrent("lstm", 2, 3, backend=backend)
+    out = gradients(layer, torch.zeros(time, batch, 2), torch.zeros(time, batch, 3), **SUMS)
+    assert out.inputs.shape == (time, batch, 2) and out.states[0]["c"].shape == (time, batch, 3)
+    for name, p in layer.named_parameters():
+        assert_close(out.parameters[name], torch.zeros_like(p), rtol=0, atol=0)
+
+
 def test_refusals():
     x, d = torch.zeros(4, 2, 2), torch.zeros(4, 2, 3)
     layer = Recurrent("elman", 2, 3)
@@ -176,3 +206,21 @@ def test_refusals():
         gradients(Recurrent("elman", 2, 3, batch_first=True), x, d, **SUMS)
     with pytest.raises(DataError, match="d_lengths is given, but the outputs have the steps of x"):
         gradients(layer, x, d, **SUMS, d_lengths=[4, 4])
+    with pytest.raises(DataError, match=r"x is torch\.int64, and only a tensor of real numbers"):
+        gradients(layer, x.long(), d, **SUMS)
+    with pytest.raises(DataError, match="state is int, and only a tensor of real numbers"):
+        gradients(layer, x, d, **SUMS, state=[1, 2])  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="d is a list\ngive the targets"):
+        gradients(layer, x, [1.0], **SUMS)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="network is a NoneType"):
+        gradients(None, x, d, **SUMS)  # type: ignore[arg-type]
+    for text, lengths in [
+        ("^lengths are torch.float32, and must be whole", [1.7, 2]),
+        ("^lengths hold 5, and there are 4 steps", [1, 5]),
+        ("^lengths hold -1, and there are 4 steps", [1, -1]),
+    ]:
+        with pytest.raises(KernelError, match=text):
+            gradients(layer, x, d, **SUMS, lengths=lengths)
+    writer = Network(Recurrent("elman", 2, 3), 2, "one-to-many")
+    with pytest.raises(KernelError, match=r"^d_lengths are torch\.float32"):
+        gradients(writer, x[:1], x, **SUMS, d_lengths=[1.7, 2])  # type: ignore[list-item]

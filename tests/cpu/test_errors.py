@@ -9,9 +9,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from refold.errors import DataError
+from refold.errors import DataError, KernelError
 from refold.train.errors import network_errors
 
+CLASSES = "cross_entropy"
 F64 = torch.float64
 EXACT: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-12}
 
@@ -156,6 +157,8 @@ def test_both_reductions_are_required():
 def test_refusals():
     y, d = torch.zeros(4, 2, 3), torch.zeros(4, 2, 3)
     both: dict[str, Any] = {"steps": "sum", "sequences": "sum"}
+    packed = nn.utils.rnn.pack_sequence([y[:, 0]])
+    far = torch.tensor([[0, 0], [3, 1], [2, 2], [2, 2]])
     for text, args, call in [
         ("steps is 'average'\nsay steps='sum' or steps='mean'", (y, d), {"steps": "average"}),
         (r"y has shape \(4, 2, 3\) and d has shape \(4, 2, 1\)", (y, d[..., :1]), {}),
@@ -167,8 +170,21 @@ def test_refusals():
         ("'squared' reads numbers, d is torch.int64", (y, d[..., 0].long()), {}),
         ("'cross_entropy' reads classes, d is torch.float32", (y, d, "cross_entropy"), {}),
         (r"mask is torch.float32 of shape \(4, 2\)", (y, d), {"mask": torch.ones(4, 2)}),
-        (r"lengths is \[4, 5\], d has 4 steps and 2 rows", (y, d), {"lengths": [4, 5]}),
-        (r"lengths is \[4\]", (y, d), {"lengths": [4]}),
+        (r"y is a list, not a tensor", ([1.0], d), {}),
+        (r"d is a NoneType, not a tensor", (y, None), {}),
+        (r"y is a PackedSequence.*\n.*pad_packed_sequence", (packed, d), {}),
+        (r"mask is a list, not a tensor", (y, d), {"mask": [True]}),
+        (r"loss is 3\na function, or one of: squared", (y, d, 3), {}),
+        ("d holds class 3, and y has 3 scores\ngive classes from 0 to 2", (y, far, CLASSES), {}),
+        ("d holds class -1, and", (y, far - 1, CLASSES), {"lengths": [4, 2]}),
     ]:
         with pytest.raises(DataError, match=text):
             network_errors(*args, **(both | call))
+    for text, lengths in [
+        ("lengths hold 5, and there are 4 steps", [4, 5]),
+        ("lengths hold -9, and there are 4 steps", [4, -9]),
+        (r"lengths have shape \(1,\), and the batch has 2 rows", [4]),
+        ("lengths are torch.float32, and must be whole", [1.5, 2]),
+    ]:
+        with pytest.raises(KernelError, match=text):
+            network_errors(y, d, **both, lengths=lengths)

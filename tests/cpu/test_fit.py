@@ -274,6 +274,13 @@ def test_a_validation_error_that_is_not_finite():
 # What it says
 
 
+def test_it_trains_where_gradients_are_off():
+    network = Scripted(1.0)
+    with torch.no_grad():
+        fit(network, echo(), Fit(epochs=1, rate=1e-2))
+    assert bool((network.w > 0).all())
+
+
 def test_the_log_has_a_line_per_step(tmp_path):
     path = tmp_path / "steps.jsonl"
     fit(elman(), echo(), Fit(epochs=2, batch_size=3, clip=1e-3, rate=5e-3, log=path))
@@ -422,6 +429,18 @@ def test_refusals_of_data():
         fit(network, data, Fit(validation=0))
 
 
+def test_refusals_of_other_kinds():
+    x = [torch.zeros(3, 1)]
+    for text, error, args, call in [
+        (r"data is a list\nwrite data=rf.Sequences\(x, d\)", DataError, (elman(), x), {}),
+        ("validation is a list", DataError, (elman(), echo()), {"validation": x}),
+        ("network is a NoneType\ngive an rf.Network", RefoldError, (None, echo()), {}),
+        (r"settings is a dict\nwrite rf.Fit\(", RefoldError, (elman(), echo(), {}), {}),
+    ]:
+        with pytest.raises(error, match=text):
+            fit(*args, **call)
+
+
 def test_refusals_of_settings():
     for text, settings in [
         ("epochs is 0\ngive a positive whole number$", {"epochs": 0}),
@@ -430,6 +449,12 @@ def test_refusals_of_settings():
         ("rate is -1\ngive a positive number$", {"rate": -1}),
         ("clip is inf\ngive a positive number, or None$", {"clip": torch.inf}),
         ("validation is 1.0\ngive a fraction", {"validation": 1.0}),
+        ("validation is '0.2'", {"validation": "0.2"}),
+        ("epochs is True", {"epochs": True}),
+        ("seed is None\ngive a whole number", {"seed": None}),
+        ("seed is 1.5", {"seed": 1.5}),
+        ("seed is -1", {"seed": -1}),
+        ("loss is None\na function, or one of", {"loss": None}),
         ("no optimiser 'adamm'\none of: adam, adamw", {"optimiser": "adamm"}),
         ("no loss 'mse'", {"loss": "mse"}),
         ("steps is 'max'", {"steps": "max"}),

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+import refold as rf
 from refold.errors import KernelError, RefoldError
 from refold.nn.layer import Recurrent
 from refold.nn.wiring import Network, Shape
@@ -16,6 +17,21 @@ EXACT: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-12}
 
 
 # The definition, written out. States of a row are tuples of vectors.
+
+
+@rf.cell
+def two_inputs(x=rf.Input("m"), z=rf.Input("k"), h=rf.State("n"), *, a=rf.Affine("n")):
+    return rf.tanh(a(x, z, h))
+
+
+@rf.cell
+def three_numbers(x=rf.Input("3"), h=rf.State("n"), *, a=rf.Affine("n")):
+    return rf.tanh(a(x, h))
+
+
+@rf.cell
+def no_input(h=rf.State("n"), *, a=rf.Affine("n")):
+    return rf.tanh(a(h))
 
 
 def elman(p, x, state):
@@ -236,6 +252,46 @@ def test_an_initial_state_is_that_of_the_layer(shape):
     assert_close(alone.flatten(), want, **EXACT)
 
 
+def test_states_may_be_a_list_as_the_layer_takes_them():
+    net = Network(layer_of("lstm"), head=2)
+    x, state = torch.randn(4, 2, dtype=F64), [torch.randn(1, 3, dtype=F64) for _ in "hc"]
+    assert_close(net(x, state=state), net(x, state=tuple(state)), rtol=0, atol=0)
+    with pytest.raises(KernelError, match="state h is a float"):
+        net(x, state=[1.0, 2.0])
+
+
+def test_a_cell_of_several_inputs_is_fed_all_of_them():
+    layer = Recurrent(two_inputs, 2, 4, k=3, dtype=F64)
+    x, d = torch.randn(3, 5, dtype=F64), torch.randn(4, 3, 5, dtype=F64)
+    net = Network(layer, 5, "one-to-many")
+    whole = torch.cat([x.unsqueeze(0), d[:-1]])
+    assert_close(net(x, target=d), headed(net, layer(whole)[0]), **EXACT)
+    free = net(x, steps=4)
+    assert_close(net(x, target=free), free, **EXACT)
+    refused("an output has 2 features.* a layer that reads 5\ngive head=5", layer, 2, "one-to-many")
+    both = Network(layer_of(n=4), 5, "encoder-decoder", decoder=layer)
+    assert both(torch.randn(2, 3, 2, dtype=F64), steps=4).shape == (4, 3, 5)
+
+
+def test_a_cell_whose_input_has_a_size_of_its_own():
+    net = Network(Recurrent(three_numbers, 7, 4, dtype=F64), 3, "one-to-many")
+    assert net(torch.randn(2, 3, dtype=F64), steps=4).shape == (4, 2, 3)
+    refused("reads no input, and an output is to be fed back", Recurrent(no_input, 0, 4), 1,
+            "one-to-many")  # fmt: skip
+
+
+def test_classes_past_a_row_are_not_read():
+    net = Network(layer_of(m=3), 3, "one-to-many", feedback="class")
+    x, target = torch.randn(2, 3, dtype=F64), torch.tensor([[0, 1], [2, 2], [1, 0]])
+    clean = net(x, target=target, target_lengths=[1, 3])
+    target[1:, 0] = -1
+    target[2, 1] = 99  # nothing follows it, so it is fed to nobody
+    assert_close(net(x, target=target, target_lengths=[1, 3]), clean, rtol=0, atol=0)
+    text = r"target holds class -1, and the layer reads 3 classes\ngive classes from 0 to 2"
+    with pytest.raises(KernelError, match=text):
+        net(x, target=target, target_lengths=[3, 3])
+
+
 def test_without_a_batch_the_axis_is_left_out():
     x = torch.randn(5, 1, 2, dtype=F64)
     shapes: list[tuple[Shape, Tensor]]
@@ -282,10 +338,12 @@ def test_refusals_of_parts():
     refused("a decoder is given, which many-to-many does not", layer_of(), decoder=layer_of())
     refused(r"reads 3 features, the layer gives 6 \(3 x 2 direction", layer_of(bidirectional=True),
             nn.Linear(3, 1))  # fmt: skip
+    for head in (0, -1, 2.5, "3", True, torch.tanh):
+        refused("head is .*\ngive a module, such as torch.nn.Tanh", layer_of(), head)
 
 
 def test_refusals_of_loops():
-    refused("an output has 3 features.* input_size 2\ngive head=2", layer_of(), None, "one-to-many")
+    refused("an output has 3 features.* that reads 2\ngive head=2", layer_of(), None, "one-to-many")
     refused("the layer is bidirectional", layer_of(bidirectional=True), 2, "one-to-many")
     both: dict[str, Any] = {"shape": "encoder-decoder", "head": 2}
     refused("the decoder is bidirectional", layer_of(bidirectional=True, n=2),
@@ -308,13 +366,20 @@ def test_refusals_of_inputs():
         (r"x is a list, not a tensor \(T, B, m\)", [[1.0]], {}),
         (r"x has shape \(4,\)\ngive \(T, B, m\) or", [x[:, 0, 0]], {}),
         ("lengths is given without rows", [x[:, 0], [4]], {}),
-        (r"lengths has shape \(1,\), the batch has 2 rows", [x, [4]], {}),
-        ("lengths goes from 1 to 5, there are 4 steps", [x, [1, 5]], {}),
         ("steps is given, but many-to-many feeds nothing back", [x], {"steps": 3}),
         ("target is given, but many-to-many", [x], {"target": x}),
     ]:
         with pytest.raises(KernelError, match=r"shape='many-to-many'(.|\n)*" + text):
             net(*args, **call)
+    for text, lengths in [
+        (r"^lengths have shape \(1,\), and the batch has 2 rows", [4]),
+        ("^lengths hold 5, and there are 4 steps", [1, 5]),
+        ("^lengths are torch.float32, and must be whole", [1.5, 2]),
+        ("^lengths are torch.bool, and must be whole", [True, False]),
+        ("^lengths cannot be read as a tensor", "ab"),
+    ]:
+        with pytest.raises(KernelError, match=text):
+            net(x, lengths)
     single = Network(layer_of(), shape="one-to-one")
     with pytest.raises(KernelError, match="4 steps, where one input is read"):
         single(x)
@@ -330,16 +395,27 @@ def test_refusals_of_outputs():
     net = Network(layer_of(), 2, "one-to-many")
     for text, call in [
         ("the number of outputs is not known\ngive steps=U", {}),
-        ("steps is 0: nothing is to be written", {"steps": 0}),
+        ("steps is 0\ngive a whole number, at least 1", {"steps": 0}),
+        ("steps is -1", {"steps": -1}),
+        ("steps is 2.5", {"steps": 2.5}),
+        ("steps is '3'", {"steps": "3"}),
+        ("steps is True", {"steps": True}),
+        ("target is a list", {"target": [1.0]}),
+        (r"target has 5 rows, and x has 2\ngive one row", {"target": torch.zeros(4, 5, 2).to(F64)}),
         ("target_lengths are all 0", {"target_lengths": [0, 0]}),
-        ("target_lengths goes from -1 to 2, and no length is", {"target_lengths": [-1, 2]}),
-        ("target_lengths goes from 1 to 5, there are 4", {"steps": 4, "target_lengths": [1, 5]}),
         ("steps is 3, but target has 4 steps", {"steps": 3, "target": d}),
         (r"target is torch.int64 of shape \(4, 2\)\ngive float", {"target": d[..., 0].long()}),
         (r"shape \(4, 2\)\ngive float \(U, B, k\)", {"target": d[:, 0]}),
-        ("1 features are fed back to a layer of input_size 2", {"target": d[..., :1]}),
+        ("1 features are fed back to a layer that reads 2", {"target": d[..., :1]}),
     ]:
         with pytest.raises(KernelError, match=r"shape='one-to-many'(.|\n)*" + text):
+            net(x, **call)
+    for text, call in [
+        ("^target_lengths hold -1, and no length is negative", {"target_lengths": [-1, 2]}),
+        ("^target_lengths hold 5, and there are 4", {"steps": 4, "target_lengths": [1, 5]}),
+        ("^target_lengths are torch.float32", {"target_lengths": [1.5, 2]}),
+    ]:
+        with pytest.raises(KernelError, match=text):
             net(x, **call)
     hidden_size_known_late = nn.Sequential(nn.Linear(3, 5, dtype=F64))
     with pytest.raises(KernelError, match="5 features are fed back"):

@@ -6,9 +6,11 @@ number of steps. This file is the door between the two, and it cuts a validation
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import operator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Integral
+from typing import Any, Literal, SupportsIndex, get_args
 
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from refold.errors import DataError
 
 Targets = Literal["none", "steps", "sequence", "other"]
+By = Literal["time", "sequence"]
 Tensors = list[Tensor]
 
 
@@ -24,7 +27,7 @@ Tensors = list[Tensor]
 class Batch:
     """Some sequences side by side, padded with zeros at the end.
 
-    Shapes: x (T, B, m) with lengths (B,). d (T, B, k) for a target at every step, (U, B, k) with
+    Shapes  x (T, B, m) with lengths (B,). d (T, B, k) for a target at every step, (U, B, k) with
     d_lengths (B,) for targets of other lengths, (B, k) for one target per sequence; classes
     (integers) have no feature axis. mask like d with or without its feature axis, or (T, B)
     when there are no targets; True counts.
@@ -47,15 +50,15 @@ class Batch:
 class Sequences:
     """A set of sequences, in order of time where their order matters.
 
-    Shapes: x is a list of float tensors (T_s, m). d is a list as long as x: (T_s, k) for a target
+    Shapes  x is a list of float tensors (T_s, m). d is a list as long as x: (T_s, k) for a target
     at every step, (k,) for one target per sequence, (U_s, k) with other lengths for an
     encoder-decoder. Integer targets are classes and have no feature axis: (T_s,), () or (U_s,).
     mask is a list of bool tensors shaped like the targets with or without their feature axis
     (like the steps of x when there are no targets). False is not counted; d may be NaN there.
 
-    Errors: DataError when lists or shapes do not fit, or when a counted number is not finite.
+    Errors  DataError when lists or shapes do not fit, or when a counted number is not finite.
 
-    Example:
+    Example
         >>> data = Sequences([torch.zeros(5, 2), torch.ones(3, 2)], d=[torch.zeros(1)] * 2)
         >>> len(data), data.lengths, data.targets, data.batch([1, 0]).x.shape
         (2, [5, 3], 'sequence', torch.Size([5, 2, 2]))
@@ -80,11 +83,18 @@ class Sequences:
     def __len__(self) -> int:
         return len(self.x)
 
-    def __getitem__(self, index: int | slice | Sequence[int]) -> Sequences:
-        """Some of the sequences, as Sequences again; `data.x[3]` is the tensor itself."""
+    def __iter__(self) -> Iterator[Sequences]:
+        return (self[s] for s in range(len(self)))
+
+    def __getitem__(self, index: SupportsIndex | slice | Iterable[SupportsIndex]) -> Sequences:
+        """Some of the sequences, as Sequences again; `data.x[3]` is the tensor itself.
+
+        Errors  DataError for an index that no sequence has.
+        """
         if isinstance(index, slice):
             return Sequences(*self._chosen(range(len(self))[index]))
-        return Sequences(*self._chosen(index if isinstance(index, Sequence) else [index]))
+        single = not isinstance(index, Iterable) or (isinstance(index, Tensor) and index.ndim == 0)
+        return Sequences(*self._chosen([index] if single else index))
 
     @property
     def lengths(self) -> list[int]:
@@ -114,15 +124,16 @@ class Sequences:
         moved = (part and [t.to(device) for t in part] for part in (d, mask))
         return Sequences([t.to(device) for t in x], *moved)
 
-    def batch(self, indices: Iterable[int] | Tensor) -> Batch:
+    def batch(self, indices: Iterable[SupportsIndex]) -> Batch:
         """The sequences with these indices side by side, padded with zeros at the end.
 
-        Shapes: x (T, B, m) with T the longest of them; Batch names the rest.
+        Shapes  x (T, B, m) with T the longest of them; Batch names the rest.
+
+        Errors  DataError for no index at all, or one that no sequence has.
         """
-        chosen = indices.tolist() if isinstance(indices, Tensor) else list(indices)
-        if not chosen:
+        x, d, mask = self._chosen(indices)
+        if not x:
             raise DataError("a batch of no sequences", "give at least one index", "Sequences.batch")
-        x, d, mask = self._chosen(chosen)
         stepwise = d is None or _has_steps(d[0])
         return Batch(
             pad_sequence(x),
@@ -133,7 +144,7 @@ class Sequences:
         )
 
     def split(
-        self, fraction: float, *, by: Literal["time", "sequence"] | None = None, gap: int = 0
+        self, fraction: float, *, by: By | None = None, gap: int = 0
     ) -> tuple[Sequences, Sequences]:
         """Cut the last `fraction` off for validation: (train, validation).
 
@@ -144,11 +155,11 @@ class Sequences:
         and "sequence" otherwise. `gap` steps before the cut are left out of train: a target that
         looks H steps ahead needs gap = H - 1.
 
-        Errors: DataError when a part would be empty, or when targets have no steps to be cut.
+        Errors  DataError when a part would be empty, when targets have no steps to be cut, or for
+        a setting that cannot be.
         """
         where = f"Sequences.split({fraction})"
-        if not 0 < fraction < 1:
-            raise DataError(f"fraction is {fraction}", "give a fraction between 0 and 1", where)
+        _check_split(fraction, by, gap, where)
         stepwise = self.targets in ("steps", "none")
         if by == "time" and not stepwise:
             fact = f"by='time', but targets are of kind {self.targets!r}: they have no steps of x"
@@ -157,11 +168,11 @@ class Sequences:
             return _split_time(self, fraction, gap, where)
         return _split_sequences(self, fraction, where)
 
-    def _chosen(self, indices: Iterable[int]) -> tuple[Tensors, Tensors | None, Tensors | None]:
-        indices = list(indices)
-        x = [self.x[i] for i in indices]
-        d = None if self.d is None else [self.d[i] for i in indices]
-        return x, d, None if self.mask is None else [self.mask[i] for i in indices]
+    def _chosen(self, indices: Any) -> tuple[Tensors, Tensors | None, Tensors | None]:
+        chosen = _rows(indices, len(self))
+        x = [self.x[s] for s in chosen]
+        d = None if self.d is None else [self.d[s] for s in chosen]
+        return x, d, None if self.mask is None else [self.mask[s] for s in chosen]
 
 
 def _split_time(
@@ -219,6 +230,29 @@ def _has_steps(target: Tensor) -> bool:
 # What is refused. Every text names the sequence.
 
 
+def _rows(indices: Any, number: int) -> list[int]:
+    """Indices of sequences as whole numbers; negative ones count from the end."""
+    where = f"Sequences of {number}"
+    if not isinstance(indices, Iterable) or (isinstance(indices, Tensor) and indices.ndim != 1):
+        raise DataError(f"the indices are {indices!r}", "give a list of whole numbers", where)
+    given = indices.tolist() if isinstance(indices, Tensor) else list(indices)
+    for index in given:
+        whole = hasattr(index, "__index__") and not isinstance(index, bool)
+        if not whole or not -number <= operator.index(index) < number:
+            fact = f"there is no sequence {index!r}"
+            raise DataError(fact, f"give whole numbers from 0 to {number - 1}", where)
+    return [operator.index(index) for index in given]
+
+
+def _check_split(fraction: Any, by: Any, gap: Any, where: str) -> None:
+    if not isinstance(fraction, int | float) or not 0 < fraction < 1:
+        raise DataError(f"fraction is {fraction!r}", "give a fraction between 0 and 1", where)
+    if by is not None and by not in get_args(By):
+        raise DataError(f"by is {by!r}", "one of: " + ", ".join(get_args(By)) + ", or None", where)
+    if isinstance(gap, bool) or not isinstance(gap, Integral) or gap < 0:
+        raise DataError(f"gap is {gap!r}", "give a number of steps, 0 for none", where)
+
+
 def _listed(name: str, value: Sequence[Tensor]) -> tuple[Tensor, ...]:
     where = f"Sequences({name}=...)"
     if isinstance(value, Tensor) or not isinstance(value, Sequence):
@@ -244,11 +278,15 @@ def _check_inputs(x: Sequence[Tensor]) -> None:
             raise DataError(fact, "give every sequence the same features and dtype", where)
 
 
+def _same_number(x: Sequence[Tensor], name: str, other: Sequence[Tensor]) -> None:
+    if len(other) != len(x):
+        fact = f"x has {len(x)} sequences and {name} has {len(other)}"
+        raise DataError(fact, f"give one tensor of {name} per sequence", f"Sequences({name}=...)")
+
+
 def _check_targets(x: Sequence[Tensor], d: Sequence[Tensor]) -> None:
     where = "Sequences(d=...)"
-    if len(d) != len(x):
-        fact = f"x has {len(x)} sequences and d has {len(d)}"
-        raise DataError(fact, "give one target tensor per sequence", where)
+    _same_number(x, "d", d)
     most = 2 if d[0].is_floating_point() else 1
     for s, part in enumerate(d):
         if part.ndim not in (most - 1, most) or part.dtype in (torch.bool, torch.complex64):
@@ -264,9 +302,7 @@ def _check_targets(x: Sequence[Tensor], d: Sequence[Tensor]) -> None:
 
 def _check_masks(counted: Sequence[Tensor], mask: Sequence[Tensor]) -> None:
     where = "Sequences(mask=...)"
-    if len(mask) != len(counted):
-        fact = f"x has {len(counted)} sequences and mask has {len(mask)}"
-        raise DataError(fact, "give one mask per sequence", where)
+    _same_number(counted, "mask", mask)
     for s, (part, own) in enumerate(zip(counted, mask, strict=True)):
         shapes = [part.shape[:-1], part.shape] if part.is_floating_point() else [part.shape]
         if own.dtype != torch.bool or own.shape not in shapes or own.ndim != mask[0].ndim:

@@ -79,7 +79,7 @@ def enter(
         x = x.unsqueeze(1)
     elif batch_first:
         x = x.transpose(0, 1)
-    return Entered(x, _lengths(lengths, x.shape[0], x.shape[1]), None, batched, batch_first)
+    return Entered(x, whole_lengths(lengths, x.shape[0], x.shape[1]), None, batched, batch_first)
 
 
 def enter_states(
@@ -125,33 +125,41 @@ def enter_states(
     return tuple(entered)
 
 
-def _lengths(lengths: Lengths, steps: int, rows: int) -> Tensor | None:
+def whole_lengths(
+    lengths: Lengths, steps: int | None, rows: int, name: str = "lengths"
+) -> Tensor | None:
+    """Lengths given by a caller, checked: one whole number for each row, at most the steps (None: not yet known).
+
+    Shapes  (B,) int64 on the CPU
+    Errors  KernelError: anything else than that
+    """
     if lengths is None:
         return None
     try:
         counted = torch.as_tensor(lengths)
     except (TypeError, ValueError, RuntimeError) as error:
         raise KernelError(
-            f"lengths cannot be read as a tensor: {error}.",
+            f"{name} cannot be read as a tensor: {error}.",
             "Pass a list of whole numbers, one for each row.",
         ) from None
     whole = not (counted.is_floating_point() or counted.is_complex() or counted.dtype == torch.bool)
     if not whole and counted.numel() > 0:
         raise KernelError(
-            f"lengths are {counted.dtype}, and must be whole numbers.",
-            "Convert them with lengths.long().",
+            f"{name} are {counted.dtype}, and must be whole numbers.",
+            f"Convert them with {name}.long().",
         )
     if tuple(counted.shape) != (rows,):
         raise KernelError(
-            f"lengths have shape {tuple(counted.shape)}, and the batch has {rows} rows.",
+            f"{name} have shape {tuple(counted.shape)}, and the batch has {rows} rows.",
             "Pass one length for each row.",
         )
     counted = counted.detach().to("cpu", torch.int64)
-    if rows and (int(counted.min()) < 0 or int(counted.max()) > steps):
-        worst = counted[(counted < 0) | (counted > steps)][0]
+    strange = counted < 0 if steps is None else (counted < 0) | (counted > steps)
+    if strange.any():
         raise KernelError(
-            f"a length is {int(worst)}, and x has {steps} steps.",
-            f"Lengths lie between 0 and {steps}.",
+            f"{name} hold {int(counted[strange][0])}, and "
+            + ("no length is negative." if steps is None else f"there are {steps} steps."),
+            "Pass 0 or more." if steps is None else f"Lengths lie between 0 and {steps}.",
         )
     return counted
 

@@ -27,11 +27,11 @@ def final_outputs(outputs: Tensor, lengths: Tensor | None, directions: int) -> T
 
 
 def zero_past(y: Tensor, lengths: Tensor | None) -> Tensor:
-    """y with zeros behind each row's length; a head's bias would stand there otherwise."""
+    """y, (T, B, k) or classes (T, B), with zeros behind each row's length."""
     if lengths is None:
         return y
     inside = torch.arange(y.shape[0], device=y.device).unsqueeze(1) < lengths.to(y.device)
-    return torch.where(inside.unsqueeze(-1), y, 0.0)
+    return torch.where(inside if y.ndim == 2 else inside.unsqueeze(-1), y, 0)
 
 
 def both_directions(state: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:

@@ -14,6 +14,7 @@ of each row of y, and what lies behind is neither read nor written.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 import torch
@@ -21,13 +22,12 @@ from torch import Tensor, nn
 
 from refold.errors import KernelError, RefoldError
 
+from .doors import Lengths, whole_lengths
 from .heads import both_directions, final_outputs, zero_past
-from .layer import Recurrent
+from .layer import Recurrent, State
 
 Shape = Literal["one-to-one", "one-to-many", "many-to-one", "many-to-many", "encoder-decoder"]
 Feedback = Literal["value", "class"]
-State = Tensor | tuple[Tensor, ...]
-Lengths = Tensor | Sequence[int]
 
 FED_BACK: tuple[Shape, ...] = ("one-to-many", "encoder-decoder")
 ONE_INPUT: tuple[Shape, ...] = ("one-to-one", "one-to-many")
@@ -41,19 +41,19 @@ class Network(nn.Module):
     of y is the next input where outputs are fed back: "value" y itself, "class" the one-hot vector
     of the largest score, the targets then being classes (integers).
 
-    Shapes: x (T, B, m); one-to-one and one-to-many take (B, m), or (1, B, m). Without a batch: (T,
+    Shapes  x (T, B, m); one-to-one and one-to-many take (B, m), or (1, B, m). Without a batch: (T,
     m), or (m,). y is (T, B, k) for many-to-many, (U, B, k) for one-to-many and encoder-decoder,
     (B, k) for many-to-one and one-to-one; zero past each row's length.
 
-    Errors: RefoldError for parts that do not fit together, KernelError for a call that does not
-    fit the shape. Both name the shape and one remedy.
+    Errors  RefoldError for parts that do not fit together, KernelError for a call that does not
+    fit the shape, both with the name of the shape; KernelError for lengths that are no lengths.
 
-    Example:
+    Example
         >>> net = Network(Recurrent("gru", 3, 8), head=2, shape="many-to-one")
         >>> net(torch.zeros(5, 4, 3), lengths=[5, 2, 0, 3]).shape
         torch.Size([4, 2])
 
-    Source: the five shapes after Karpathy 2015; encoder-decoder of Sutskever, Vinyals & Le 2014
+    Source  the five shapes after Karpathy 2015; encoder-decoder of Sutskever, Vinyals & Le 2014
     (states handed over); feeding the true output back in training, "teacher forcing", of Williams
     & Zipser 1989.
     """
@@ -73,7 +73,7 @@ class Network(nn.Module):
         _check_parts(layer, decoder, shape, feedback)
         self.layer = layer
         self.decoder = decoder
-        self.head = _head(head, self._last_layer.output_features, layer)
+        self.head = _head(head, self._last_layer.output_features, layer, _where(self))
         _check_loop(self)
 
     @property
@@ -86,12 +86,12 @@ class Network(nn.Module):
     def forward(
         self,
         x: Tensor,
-        lengths: Lengths | None = None,
+        lengths: Lengths = None,
         state: State | None = None,
         *,
         steps: int | None = None,
         target: Tensor | None = None,
-        target_lengths: Lengths | None = None,
+        target_lengths: Lengths = None,
     ) -> Tensor:
         """Run the network.
 
@@ -102,7 +102,7 @@ class Network(nn.Module):
         """
         _check_call(self, x, lengths, steps, target, target_lengths)
         x, state, target, batched = self._with_batch(x, state, target)
-        rows = _lengths(self, "lengths", lengths, x.shape[1], x.shape[0])
+        rows = whole_lengths(lengths, x.shape[0], x.shape[1])
         match self.shape:
             case "one-to-one":
                 y = self._headed(self.layer(x, state)[0][0])
@@ -110,13 +110,14 @@ class Network(nn.Module):
                 outputs = self.layer(x, state, rows)[0]
                 y = self._headed(final_outputs(outputs, rows, self.layer.directions))
             case "many-to-many":
+                # A head's bias would stand behind the end of a row.
                 y = zero_past(self._headed(self.layer(x, state, rows)[0]), rows)
             case "one-to-many":
                 y = self._fed_back(x, state, steps, target, target_lengths)
             case "encoder-decoder":
                 final = self.layer(x, state, rows)[1]
                 final = both_directions(final) if self.layer.directions == 2 else final
-                first = x.new_zeros(1, x.shape[1], self._last_layer.input_size)
+                first = x.new_zeros(1, x.shape[1], self._last_layer.input_features)
                 y = self._fed_back(first, final, steps, target, target_lengths)
         return y if batched else y.squeeze(-2)
 
@@ -128,10 +129,10 @@ class Network(nn.Module):
             x = x.unsqueeze(0)
         if x.ndim == 3:
             return x, state, target, True
-        if isinstance(state, tuple):
-            state = tuple(part.unsqueeze(1) for part in state)
+        if isinstance(state, tuple | list):
+            state = tuple(_with_row(part) for part in state)
         elif state is not None:
-            state = state.unsqueeze(1)
+            state = _with_row(state)
         return x.unsqueeze(1), state, None if target is None else target.unsqueeze(1), False
 
     def _fed_back(
@@ -140,14 +141,15 @@ class Network(nn.Module):
         state: State | None,
         steps: int | None,
         target: Tensor | None,
-        target_lengths: Lengths | None,
+        target_lengths: Lengths,
     ) -> Tensor:
         """The outputs y(1) ... y(U) of the layer that reads its own past outputs."""
         layer, batch = self._last_layer, first.shape[1]
         most = target.shape[0] if target is not None else steps
-        rows = _lengths(self, "target_lengths", target_lengths, batch, most)
+        rows = whole_lengths(target_lengths, most, batch, "target_lengths")
         if target is not None:
-            inputs = torch.cat([first, self._as_input(target[:-1], first)])
+            told = zero_past(target, rows)[:-1]
+            inputs = torch.cat([first, self._as_input(told, first)])
             return zero_past(self._headed(layer(inputs, state, rows)[0]), rows)
         outputs, x = [], first
         for _ in range(_number(self, steps, rows)):
@@ -158,53 +160,54 @@ class Network(nn.Module):
 
     def _as_input(self, y: Tensor, like: Tensor) -> Tensor:
         """What the next step reads of outputs (or targets) y."""
-        size = self._last_layer.input_size
+        size = self._last_layer.input_features
         if y.is_floating_point() and y.shape[-1] != size:
-            fact = f"{y.shape[-1]} features are fed back to a layer of input_size {size}"
+            fact = f"{y.shape[-1]} features are fed back to a layer that reads {size}"
             raise KernelError(fact, f"let head and target have {size} features", _where(self))
         if self.feedback == "value":
             return y
-        classes = y.argmax(-1) if y.is_floating_point() else y
-        return nn.functional.one_hot(classes, size).to(like.dtype)
+        if y.is_floating_point():
+            return nn.functional.one_hot(y.argmax(-1), size).to(like.dtype)
+        strange = (y < 0) | (y >= size)
+        if strange.any():
+            fact = f"target holds class {int(y[strange][0])}, and the layer reads {size} classes"
+            raise KernelError(fact, f"give classes from 0 to {size - 1}", _where(self))
+        return nn.functional.one_hot(y.long(), size).to(like.dtype)
 
     def _headed(self, outputs: Tensor) -> Tensor:
         return outputs if self.head is None else self.head(outputs)
 
 
-def _lengths(net: Network, name: str, lengths: Lengths | None, batch: int, most: int | None):
-    """Lengths as a LongTensor (B,), checked against the rows and steps there are."""
-    if lengths is None:
-        return None
-    rows = torch.as_tensor(lengths, dtype=torch.long)
-    if rows.shape != (batch,):
-        fact = f"{name} has shape {tuple(rows.shape)}, the batch has {batch} rows"
-        raise KernelError(fact, "give one length per row", _where(net))
-    if batch and (int(rows.min()) < 0 or (most is not None and int(rows.max()) > most)):
-        fact = f"{name} goes from {int(rows.min())} to {int(rows.max())}, "
-        fact += f"there are {most} steps" if most is not None else "and no length is negative"
-        raise KernelError(fact, "give lengths between 0 and the number of steps", _where(net))
-    return rows
-
-
 def _number(net: Network, steps: int | None, rows: Tensor | None) -> int:
     """How many outputs a free run has."""
-    number = steps if steps is not None or rows is None else int(rows.max())
-    if not number:
-        fact = f"steps is {steps}" if rows is None else "target_lengths are all 0"
-        raise KernelError(
-            f"{fact}: nothing is to be written", "give at least one step", _where(net)
-        )
-    return number
+    if steps is not None:
+        return steps
+    if rows is None or not rows.any():
+        fact = "target_lengths are all 0: nothing is to be written"
+        raise KernelError(fact, "give at least one step", _where(net))
+    return int(rows.max())
 
 
-def _head(head: Any, features: int, layer: nn.Module) -> nn.Module | None:
-    if isinstance(head, int):
+def _with_row(state: Any) -> Any:
+    """A state of one row, with the axis of the batch; the layer refuses what cannot have one."""
+    return state.unsqueeze(1) if isinstance(state, Tensor) and state.ndim else state
+
+
+def _head(head: Any, features: int, layer: nn.Module, where: str) -> nn.Module | None:
+    if head is None or isinstance(head, nn.Module):
+        return head
+    if _is_whole(head) and head > 0:
         weight = next(layer.parameters(), torch.empty(()))
-        return nn.Linear(features, head, device=weight.device, dtype=weight.dtype)
-    return head
+        return nn.Linear(features, int(head), device=weight.device, dtype=weight.dtype)
+    remedy = "give a module, such as torch.nn.Tanh(), or a number of features, at least 1"
+    raise RefoldError(f"head is {head!r}", remedy, where)
 
 
 # What is refused.
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _where(net: Network) -> str:
@@ -278,21 +281,24 @@ def _check_loop(net: Network) -> None:
         raise RefoldError(
             fact + "not yet written", f"build the {part} with bidirectional=False", where
         )
+    reads = layer.input_features
+    if reads == 0:
+        fact = f"cell '{layer.cell.name}' reads no input, and an output is to be fed back to it"
+        raise RefoldError(fact, "use shape='many-to-many', with x of no features", where)
     if head is None or isinstance(head, nn.Linear):
         given = layer.output_features if head is None else head.out_features
-        if given != layer.input_size:
-            fact = f"an output has {given} features, but is fed back to a layer of input_size "
-            remedy = f"give head={layer.input_size}"
-            raise RefoldError(fact + str(layer.input_size), remedy, where)
+        if given != reads:
+            fact = f"an output has {given} features, but is fed back to a layer that reads {reads}"
+            raise RefoldError(fact, f"give head={reads}", where)
 
 
 def _check_call(
     net: Network,
     x: Any,
-    lengths: Lengths | None,
+    lengths: Lengths,
     steps: int | None,
     target: Tensor | None,
-    target_lengths: Lengths | None,
+    target_lengths: Lengths,
 ) -> None:
     where = _where(net)
     single = net.shape in ONE_INPUT
@@ -323,7 +329,7 @@ def _check_outputs(
     x: Tensor,
     steps: int | None,
     target: Tensor | None,
-    target_lengths: Lengths | None,
+    target_lengths: Lengths,
 ) -> None:
     where = _where(net)
     if steps is None and target is None and target_lengths is None:
@@ -332,11 +338,13 @@ def _check_outputs(
             "give steps=U for a free run, or target=d to train",
             where,
         )
+    if steps is not None and not (_is_whole(steps) and steps > 0):
+        raise KernelError(f"steps is {steps!r}", "give a whole number, at least 1", where)
     if target is None:
         return
-    if steps is not None and steps != len(target):
-        fact = f"steps is {steps}, but target has {len(target)} steps"
-        raise KernelError(fact, "leave steps out: target says it", where)
+    if not isinstance(target, Tensor):
+        fact = f"target is a {type(target).__name__}"
+        raise KernelError(fact, "give a tensor, padded where its rows end", where)
     unbatched = x.ndim == (1 if net.shape == "one-to-many" else 2)
     classes = net.feedback == "class"
     rank = 3 - unbatched - classes
@@ -347,3 +355,9 @@ def _check_outputs(
         other = "value" if classes else "class"
         remedy = f"give {kind} ({', '.join(axes)}), U at least 1, or feedback={other!r}"
         raise KernelError(fact, remedy, where)
+    if steps is not None and steps != len(target):
+        fact = f"steps is {steps}, but target has {len(target)} steps"
+        raise KernelError(fact, "leave steps out: target says it", where)
+    if not unbatched and target.shape[1] != x.shape[-2]:
+        fact = f"target has {target.shape[1]} rows, and x has {x.shape[-2]}"
+        raise KernelError(fact, "give one row of target for each row of x", where)

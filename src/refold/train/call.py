@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from refold.data.batch import Batch
 from refold.errors import DataError
-from refold.nn.layer import Recurrent
-from refold.nn.wiring import FED_BACK, ONE_INPUT, Network, State
+from refold.nn.layer import Recurrent, State
+from refold.nn.wiring import FED_BACK, ONE_INPUT, Network
 
-from .errors import Errors, Loss, Reduction, network_errors
+from .errors import Errors, Loss, Reduce, reduced_errors
 
 
 def outputs(network: nn.Module, batch: Batch, *, teach: bool, state: State | None = None) -> Tensor:
@@ -26,9 +26,9 @@ def outputs(network: nn.Module, batch: Batch, *, teach: bool, state: State | Non
     feeds the targets instead; otherwise the network runs free. A target that is missing (NaN and
     not counted) is fed as 0.
 
-    Shapes: y (T, B, k), (U, B, k) or (B, k), whatever the layout of the network.
+    Shapes  y (T, B, k), (U, B, k) or (B, k), whatever the layout of the network.
 
-    Errors: DataError for a ragged batch and a module that cannot be told its lengths.
+    Errors  DataError for a ragged batch and a module that cannot be told its lengths.
     """
     if isinstance(network, Network):
         return _wired(network, batch, teach, state)
@@ -71,11 +71,9 @@ def batch_error(
     network: nn.Module,
     batch: Batch,
     loss: Loss,
+    reduce: Reduce,
     *,
     teach: bool,
-    steps: Reduction,
-    sequences: Reduction,
-    features: Reduction,
     state: State | None = None,
 ) -> tuple[Tensor, Errors]:
     """The outputs of a network for a batch, and their errors."""
@@ -83,26 +81,17 @@ def batch_error(
         fact = f"d is None, and {type(network).__name__} has no error(batch) of its own"
         raise DataError(fact, "give the targets: Sequences(x, d)", "Sequences(d=...)")
     y = outputs(network, batch, teach=teach, state=state)
-    return y, network_errors(
-        y,
-        batch.d,
-        loss,
-        steps=steps,
-        sequences=sequences,
-        features=features,
-        lengths=batch.d_lengths,
-        mask=batch.mask,
-    )
+    return y, reduced_errors(y, batch.d, loss, reduce, batch.d_lengths, batch.mask)
 
 
 def _unless_full(lengths: Tensor, padded: Tensor) -> Tensor | None:
     """The lengths, or None where no row is padded: a layer is quicker without them."""
-    return None if int(lengths.min()) == len(padded) else lengths
+    return None if bool((lengths == len(padded)).all()) else lengths
 
 
 def _refuse_ragged(network: nn.Module, batch: Batch) -> None:
-    shortest, longest = int(batch.lengths.min()), len(batch.x)
-    if shortest != longest:
+    if _unless_full(batch.lengths, batch.x) is not None:
+        shortest, longest = int(batch.lengths.min()), len(batch.x)
         name = type(network).__name__
         fact = f"a batch has rows of {shortest} to {longest} steps, {name}.forward takes no lengths"
         remedy = (

@@ -18,7 +18,7 @@ from refold.errors import DataError, RefoldError
 from refold.nn.wiring import Network
 
 from .call import batch_error
-from .errors import Loss, Reduction, check_reductions, unreduced
+from .errors import Loss, Reduce, Reduction, unreduced
 from .guard import clip, gradient_norm, nonfinite_step, refuse_validation, refuse_weights
 from .log import StepLine, progress_bar, step_log
 
@@ -38,11 +38,11 @@ BatchError = Callable[[Batch, bool], Tensor]  # the bool: are targets fed back (
 class Fit:
     """How a network is trained. Every default stands here, once, with its reason.
 
-    Units: rate is the optimiser's step size; clip a 2-norm over all gradients, None for no
+    Units  rate is the optimiser's step size; clip a 2-norm over all gradients, None for no
     clipping; patience counts epochs; validation is the fraction of time, or of sequences, that is
     cut off (see Sequences.split), 0 for none; log is the path of a file of JSON lines.
 
-    Errors: RefoldError for a value that cannot be.
+    Errors  RefoldError for a value that cannot be.
     """
 
     # A ceiling only, high because a small set has one step in an epoch: patience ends the run.
@@ -77,15 +77,19 @@ class Fit:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "patience", "rate", "clip"):
             _check_positive(name, getattr(self, name))
-        if not 0 <= self.validation < 1:
-            fact = f"validation is {self.validation}"
+        if not isinstance(self.validation, int | float) or not 0 <= self.validation < 1:
+            fact = f"validation is {self.validation!r}"
             remedy = "give a fraction of the data below 1, or 0 for none"
             raise RefoldError(fact, remedy, "Fit(validation=...)")
         if self.optimiser not in OPTIMISERS:
             fact = f"no optimiser {self.optimiser!r}"
             raise RefoldError(fact, "one of: " + ", ".join(OPTIMISERS), "Fit(optimiser=...)")
+        whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
+        if not whole or not 0 <= self.seed < 2**63:
+            remedy = "give a whole number, at least 0 and below 2**63"
+            raise RefoldError(f"seed is {self.seed!r}", remedy, "Fit(seed=...)")
         unreduced(self.loss)
-        check_reductions(steps=self.steps, sequences=self.sequences, features=self.features)
+        Reduce(self.steps, self.sequences, self.features)
 
 
 def _check_positive(name: str, value: float | None) -> None:
@@ -94,7 +98,7 @@ def _check_positive(name: str, value: float | None) -> None:
         return
     whole = name not in ("rate", "clip")
     kind = int if whole else (int, float)
-    if not isinstance(value, kind) or not 0 < value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, kind) or not 0 < value < math.inf:
         remedy = f"give a positive {'whole ' * whole}number" + ", or None" * optional
         raise RefoldError(f"{name} is {value!r}", remedy, f"Fit({name}=...)")
 
@@ -106,7 +110,7 @@ DEFAULTS = Fit()
 class Run:
     """What happened. The network holds the weights of best_epoch and is in evaluation mode.
 
-    Units: train and validation are the errors of each epoch, counted from 1: train the mean over
+    Units  train and validation are the errors of each epoch, counted from 1: train the mean over
     its batches as they were met, validation that of the whole part after the epoch (empty without
     one). steps are those of the optimiser. stopped is "epochs" (the ceiling was reached) or
     "patience" (no better validation error for that many epochs).
@@ -153,10 +157,11 @@ def fit(
     The same network, data, settings and machine give the same bits; the caller's random state is
     left as it was. Data stay where they are and go to the network's device batch by batch.
 
-    Errors: RefoldError when a number is not finite, naming the step and the parameter, with the
-    best weights so far restored; DataError for data that do not fit the network.
+    Errors  RefoldError when a number is not finite, naming the step and the parameter, with the
+    best weights so far restored; DataError for data that do not fit the network; RefoldError for
+    an argument of another kind.
 
-    Example:
+    Example
         >>> x = [torch.randn(n, 1) for n in (9, 7)]
         >>> network = Network(Recurrent("gru", 1, 8), head=1)
         >>> run = fit(network, Sequences(x, d=x), Fit(epochs=3, rate=1e-2))
@@ -164,6 +169,8 @@ def fit(
         (3, 'epochs')
     """
     began = time.perf_counter()
+    _check_kind("network", network, nn.Module, "give an rf.Network, or another torch.nn.Module")
+    _check_kind("settings", settings, Fit, "write rf.Fit(epochs=..., rate=...)")
     parameters = _trainable(network)
     device = next(iter(parameters.values())).device
     train, held_out = _parts(network, data, settings, validation)
@@ -178,6 +185,7 @@ def fit(
     stopped: Stop = "epochs"
 
     with (
+        torch.enable_grad(),
         _seeded(settings.seed, device),
         step_log(settings.log) as write,
         progress_bar(settings.progress, total_steps) as show,
@@ -233,7 +241,7 @@ def _backward(
     loss = error(batch, True)
     optimiser.zero_grad()
     loss.backward()
-    # The one wait for the device in a step.
+    # The one wait for the device in a step, but for a look at targets that are classes.
     found, norm = torch.stack([loss.detach(), gradient_norm(parameters)]).tolist()
     return found, norm
 
@@ -254,16 +262,10 @@ def _error_of(network: nn.Module, settings: Fit) -> tuple[BatchError, Reduction]
 
         return own_error, "mean"
 
+    reduce = Reduce(settings.steps, settings.sequences, settings.features)
+
     def error(batch: Batch, teach: bool) -> Tensor:
-        return batch_error(
-            network,
-            batch,
-            settings.loss,
-            teach=teach,
-            steps=settings.steps,
-            sequences=settings.sequences,
-            features=settings.features,
-        )[1].total
+        return batch_error(network, batch, settings.loss, reduce, teach=teach)[1].total
 
     return error, settings.sequences
 
@@ -292,14 +294,22 @@ def _parts(
     network: nn.Module, data: Sequences, settings: Fit, validation: Sequences | None
 ) -> tuple[Sequences, Sequences | None]:
     """What is trained on, and what is validated on."""
-    for name, part in (("data", data), ("validation", validation)):
-        if part is not None and not any(part.counted()):
+    given = {"data": data} if validation is None else {"data": data, "validation": validation}
+    for name, part in given.items():
+        _check_kind(name, part, Sequences, f"write {name}=rf.Sequences(x, d)")
+        if not any(part.counted()):
             fact = f"nothing in {name} counts: every target is masked, or has no steps"
             raise DataError(fact, "let the mask be True somewhere", f"fit(..., {name})")
     if validation is not None or settings.validation == 0:
         return data, validation
     stepwise = not isinstance(network, Network) or network.shape == "many-to-many"
     return data.split(settings.validation, by=None if stepwise else "sequence")
+
+
+def _check_kind(name: str, value: Any, kind: type, remedy: str) -> None:
+    if not isinstance(value, kind):
+        error = DataError if kind is Sequences else RefoldError
+        raise error(f"{name} is a {type(value).__name__}", remedy, f"fit(..., {name})")
 
 
 def _trainable(network: nn.Module) -> dict[str, nn.Parameter]:

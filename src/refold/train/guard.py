@@ -25,7 +25,7 @@ def gradient_norm(parameters: Mapping[str, nn.Parameter]) -> Tensor:
 def clip(parameters: Mapping[str, nn.Parameter], norm: float, limit: float | None) -> float:
     """Scale all gradients so that their common norm is at most `limit`; returns the norm after.
 
-    Source: Pascanu, Mikolov & Bengio 2013, algorithm 1.
+    Source  Pascanu, Mikolov & Bengio 2013, algorithm 1.
     """
     if limit is None or norm <= limit:
         return norm

@@ -20,7 +20,7 @@ from refold.errors import DataError
 class StepLine:
     """One step of training.
 
-    Units: epoch and step count from 1, step through the whole run; loss is the error that was
+    Units  epoch and step count from 1, step through the whole run; loss is the error that was
     differentiated; gradient_norm is before clipping, clipped_norm after; seconds are those of
     this step, with the making of its batch.
     """
@@ -43,7 +43,7 @@ def step_log(path: str | Path | None) -> Iterator[Tell]:
 
     A line is on disk when its step has ended, and JSON has no NaN: such a number is null.
 
-    Errors: DataError when the file cannot be written.
+    Errors  DataError when the file cannot be written.
     """
     if path is None:
         yield lambda line: None
