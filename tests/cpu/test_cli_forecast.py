@@ -1,10 +1,18 @@
 """The command as a user meets it: what it writes, what it says, and that it leaves nothing half done."""
 
+import errno
+import os
+import signal
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
 
+from refold.cli import folder
 from refold.cli import forecast as verb
+from refold.errors import DataError
 from refold.forecast import Settings
 
 
@@ -101,6 +109,7 @@ REFUSED = [
     (("--horizon", 3, "--season", "0"), "'0' holds a number below 1"),
     (("--horizon", 3, "--out", "shop.csv"), "shop.csv is a file, not a folder"),
     (("--horizon", 3, "--out", "shop.csv/out"), "nothing can be written in"),
+    (("--horizon", 3, "--out", "x" * 300), "cannot be written: File name too long"),
     (("--horizon", 0), "the horizon is 0"),
     ((), "no horizon is given"),
     (("--horizon", 18), "series shop has 40 points; horizon 18 needs 42"),
@@ -147,6 +156,124 @@ def test_a_failure_while_writing_leaves_nothing(refold, shop, tmp_path, monkeypa
     monkeypatch.setattr("refold.report.forecast_page", fail)
     assert refold("forecast", shop, "--horizon", 3, "--no-plot")[0] == 130
     assert names(tmp_path) == ["shop.csv"]
+
+
+def filled(folder) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_failure_while_writing_leaves_what_was_there(refold, shop, tmp_path, monkeypatch, quick):
+    assert refold("forecast", shop, "-H", 3, "--out", "out")[0] == 0
+    before = filled(tmp_path)
+    replace_ = Path.replace
+
+    def full(path, target):
+        """The disk is full when the last file is moved up."""
+        if path.parent.name == "new" and path.name == "report.html":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return replace_(path, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    for words in (("--out", "out"), ("--out", "out", "--no-plot"), ("--out", "far/away")):
+        code, _, err = refold("forecast", shop, "-H", 3, "--seed", 1, *words)
+        assert code == 2
+        assert "cannot be written: No space left on device" in err and "Traceback" not in err
+        assert filled(tmp_path) == before
+        assert names(tmp_path) == ["out", "shop.csv"]
+
+
+def test_a_full_disk(refold, shop, tmp_path, monkeypatch, quick):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    code, _, err = refold("forecast", shop, "-H", 3, "--no-plot", "--out", "a/b")
+    assert code == 2 and "a/b cannot be written: No space left on device" in err
+    assert names(tmp_path) == ["shop.csv"]
+
+
+@pytest.mark.parametrize("at", ["page", "move"])
+def test_a_signal_to_stop_leaves_nothing_half_done(refold, shop, tmp_path, monkeypatch, quick, at):
+    def stop(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return "" if at == "page" else None
+
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/forecast.csv").write_text("older")
+    before, handler = filled(tmp_path), signal.getsignal(signal.SIGTERM)
+    if at == "page":
+        monkeypatch.setattr("refold.report.forecast_page", stop)
+    else:
+        monkeypatch.setattr(Path, "replace", stop)
+    assert refold("forecast", shop, "-H", 3, "--no-plot", "--out", "out")[0] == 143
+    assert filled(tmp_path) == before and names(tmp_path / "out") == ["forecast.csv"]
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_the_folder_may_be_a_disk_of_its_own(refold, shop, tmp_path, monkeypatch, quick):
+    """Nothing is written beside it: that is another disk, or not ours to write to."""
+    made, mkdtemp, out = [], tempfile.mkdtemp, tmp_path / "out"
+
+    def noted(**given):
+        made.append(Path(given["dir"]).resolve())
+        return mkdtemp(**given)
+
+    out.mkdir()
+    monkeypatch.setattr("tempfile.mkdtemp", noted)
+    assert refold("forecast", shop, "-H", 3, "--no-plot", "--out", "out")[0] == 0
+    assert set(made) == {out} and names(out) == ["forecast.csv", "report.html"]
+
+
+def test_an_older_picture_goes_and_one_of_the_users_stays(refold, shop, tmp_path, quick):
+    assert refold("forecast", shop, "-H", 3, "--out", "out")[0] == 0
+    assert refold("forecast", shop, "-H", 3, "--out", "out", "--no-plot")[0] == 0
+    assert names(tmp_path / "out") == ["forecast.csv", "report.html"]
+    (tmp_path / "out/forecast.png").write_text("a picture of mine")
+    assert refold("forecast", shop, "-H", 3, "--out", "out", "--no-plot")[0] == 0
+    assert (tmp_path / "out/forecast.png").read_text() == "a picture of mine"
+
+
+def test_what_must_not_be_replaced_is_refused_first(refold, shop, tmp_path, monkeypatch):
+    monkeypatch.setattr("refold.forecast.evaluate", None)
+    (tmp_path / "out/report.html").mkdir(parents=True)
+    code, _, err = refold("forecast", shop, "-H", 3, "--out", "out")
+    assert code == 2 and "out/report.html is a folder" in err
+    shop.rename(tmp_path / "forecast.csv")
+    code, _, err = refold("forecast", "forecast.csv", "-H", 3, "--out", ".")
+    assert code == 2 and "forecast.csv is the table that is read" in err
+    assert names(tmp_path) == ["forecast.csv", "out"]
+
+
+def test_a_folder_that_comes_during_the_training_is_not_replaced(tmp_path):
+    (tmp_path / "report.html").mkdir()
+    with pytest.raises(DataError, match=r"report\.html is a folder"):
+        folder.write(tmp_path, {"forecast.csv": b"1", "report.html": b"2"})
+    assert names(tmp_path) == ["report.html"]
+
+
+def test_offsets_come_back(refold, quick, tmp_path):
+    days = "".join(f"2024-01-{day:02d}T00:00:00+05:30,{day % 7}\n" for day in range(1, 32))
+    (tmp_path / "india.csv").write_text("day,sold\n" + days)
+    code, out, _ = refold("forecast", "india.csv", "-H", 3, "--no-plot")
+    assert code == 0 and "times are in UTC+05:30" in out and "2024-01-01 to 2024-01-31" in out
+    frame = pl.read_csv(tmp_path / "refold-forecast/forecast.csv", infer_schema=False)
+    assert frame["ds"][0] == "2024-02-01 00:00:00+05:30"
+
+
+def test_a_cell_with_other_inputs_than_one_is_refused(refold, shop, tmp_path, quick):
+    (tmp_path / "two.py").write_text(
+        "import refold as rf\n\n"
+        "@rf.cell\n"
+        "def two(x=rf.Input('m'), z=rf.Input('k'), h=rf.State('n'), *, W=rf.Weight('n m'), V=rf.Weight('n k')):\n"
+        "    return rf.tanh(W @ x + V @ z + h)\n"
+    )
+    code, _, err = refold("forecast", shop, "-H", 3, "--cell", "two.py:two", "--no-plot")
+    assert code == 2 and "cell two reads x, z" in err and 'x=rf.Input("m")' in err
+
+
+def test_the_version(refold):
+    code, out, _ = refold("--version")
+    assert code == 0 and out.startswith("refold ")
 
 
 def test_a_network_that_loses_is_said_to_lose(refold, quick, tmp_path):

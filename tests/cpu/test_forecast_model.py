@@ -1,5 +1,7 @@
 """The forecaster: what it starts as, what it may see, and what it learns."""
 
+import copy
+import pickle
 from dataclasses import replace
 
 import narwhals as nw
@@ -10,7 +12,7 @@ import pytest
 import torch
 
 from refold.data.batch import Sequences
-from refold.errors import DataError
+from refold.errors import DataError, EquationError
 from refold.forecast import (
     Forecaster,
     Settings,
@@ -138,6 +140,17 @@ def test_units_do_not_matter():
     np.testing.assert_allclose(second / 1e6, first, rtol=2e-3)
 
 
+@pytest.mark.parametrize("size", [1e-200, 1e-12, 1e200])
+def test_units_of_any_size_do_not_matter(size):
+    t = np.arange(90)
+    forecasts = []
+    for factor in (1.0, size):
+        frame = pl.DataFrame({"ds": t, "y": factor * np.sin(2 * np.pi * t / 7)})
+        model = Forecaster(horizon=7, settings=QUICK, seasons=(7,)).fit(frame)
+        forecasts.append(model.predict()["y_hat"].to_numpy() / factor)
+    np.testing.assert_allclose(forecasts[1], forecasts[0], atol=2e-3)
+
+
 @pytest.mark.parametrize("cell", ["elman", "gru", "gru_cho", "lstm"])
 def test_any_cell(cell):
     forecast = Forecaster(cell, horizon=3, settings=QUICK).fit(waves()).predict()
@@ -178,6 +191,57 @@ def test_the_forecast_comes_in_the_kind_of_frame_that_was_given(kind):
     days = [str(row["ds"])[:10] for row in rows_]
     assert days[:3] == ["2025-01-01", "2025-02-01", "2025-03-01"]
     assert days[3:] == ["2023-10-01", "2023-11-01", "2023-12-01"]
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+@pytest.mark.parametrize("kind", ["pandas", "polars", "lazy"])
+def test_a_fitted_forecaster_is_copied_and_pickled(kind, again):
+    frame = pl.DataFrame({"ds": np.arange(20), "y": np.arange(20) % 4 + 1.0})
+    given = {"pandas": pd.DataFrame(frame.to_dict()), "lazy": frame.lazy()}.get(kind, frame)
+    model = Forecaster(horizon=2, settings=QUICK).fit(given)
+    first, second = model.predict(), again(model).predict()
+    assert type(first) is type(second) and first.equals(second)
+
+
+def test_ids_and_dates_come_back_as_they_were():
+    days = pl.date_range(pl.date(2024, 1, 1), pl.date(2024, 1, 20), eager=True)
+    frame = pl.DataFrame({"unique_id": [7] * 20, "ds": days, "y": np.arange(20.0)})
+    found = Forecaster(horizon=2, settings=QUICK).fit(frame).predict()
+    assert found.schema["unique_id"] == pl.Int64 and found.schema["ds"] == pl.Date
+    assert found["unique_id"].to_list() == [7, 7] and str(found["ds"][0]) == "2024-01-21"
+
+
+def test_columns_that_cannot_be_read():
+    model = Forecaster(horizon=2, settings=QUICK)
+    periods = pd.DataFrame({"ds": pd.period_range("2024", periods=20, freq="M"), "y": range(20)})
+    with pytest.raises(DataError, match=r"(?s)frame, column ds.*cannot be read.*give dates"):
+        model.fit(periods)
+    twice = pd.DataFrame([[1, 2.0, 3.0]], columns=pd.Index(["ds", "y", "y"]))
+    with pytest.raises(DataError, match="two columns have the same name"):
+        model.fit(twice)
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"horizon": 2.5}, "the horizon is 2.5"),
+        ({"horizon": "3"}, "the horizon is '3'"),
+        ({"seasons": 7}, "the seasons are 7"),
+        ({"seasons": (7.5,)}, r"the seasons are \(7.5,\)"),
+        ({"seasons": (0,)}, r"the seasons are \(0,\)"),
+        ({"freq": 7}, "freq is 7"),
+        ({"seed": "a"}, "the seed is 'a'"),
+        ({"cell": lambda x: x}, "the cell is a function"),
+    ],
+)
+def test_settings_of_a_forecaster_that_are_refused(given, text):
+    with pytest.raises(DataError, match=text):
+        Forecaster(**{"horizon": 3, **given})
+
+
+def test_an_unknown_cell_is_refused_at_once():
+    with pytest.raises(EquationError, match='no cell "elmann"'):
+        Forecaster("elmann", horizon=3)
 
 
 def test_frames_that_are_refused():

@@ -54,13 +54,45 @@ def test_columns_are_guessed_from_what_they_hold(write, text, columns):
 
 @pytest.mark.parametrize(
     "form",
-    ["%Y-%m-%d", "%Y/%m/%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d %b %Y", "%b %Y", "%Y-%m"],
+    [
+        "%Y-%m-%d",
+        "%Y/%m/%d",
+        "%m/%d/%Y",
+        "%d/%m/%Y",
+        "%d.%m.%Y",
+        "%d %b %Y",
+        "%b %Y",
+        "%Y-%m",
+        "%m/%d/%y",
+        "%d/%m/%y",
+        "%d.%m.%y",
+        "%m/%d/%y %H:%M",
+        "%b %d %Y",
+        "%B %d %Y",
+        "%Y%m%d",
+    ],
 )
 def test_forms_of_dates(write, form):
     table = read_table(write(lines("when,sold", months(30, form), range(30))))
     panel = from_table(table)
     assert panel.frequency.alias == "MS"
     assert str(panel.series[0].stamps[-1])[:10] == "2022-06-01"
+
+
+def test_a_year_of_two_digits_is_no_year_of_antiquity(write):
+    days = [(dt.date(2020, 1, 31) + dt.timedelta(i)).strftime("%m/%d/%y") for i in range(60)]
+    panel = from_table(read_table(write(lines("day,sold", days, range(60)))))
+    assert str(panel.series[0].stamps[0])[:10] == "2020-01-31"
+    refused(
+        write(lines("day,sold", ["0020-01-01", "0020-01-02"], [1, 2])), "no date format fits it"
+    )
+
+
+def test_numbers_are_dates_only_where_each_of_them_is_one(write):
+    panel = from_table(read_table(write(lines("y,t", range(3), [20200130, 20200131, 20200201]))))
+    assert panel.frequency.alias == "D"
+    panel = from_table(read_table(write(lines("y,t", range(3), [20200131, 20200132, 20200133]))))
+    assert panel.series[0].stamps.tolist() == [20200131, 20200132, 20200133]
 
 
 def test_quarters_and_times_of_day(write):
@@ -105,6 +137,27 @@ def test_rows_are_numbered_within_each_series_when_there_is_no_time(write):
     assert any("rows are numbered 1, 2, 3" in note for note in panel.notes)
 
 
+def test_a_remark_beside_dates_names_no_series(write):
+    text = lines("day,sold,remark", months(5), range(5), ["rain", "sun", "snow", "hail", "wind"])
+    table = read_table(write(text))
+    assert table.columns == Columns("sold", "day", None)
+    assert "columns not used: remark" in table.notes
+
+
+def test_a_blank_line_between_rows_is_no_row(write):
+    text = "t,y\n1,0.5\n2,0.5\n\n3,0.5\n,\n4,many\n5,0.5\n"
+    refused(write(text), "row 7: the value 'many' of series shop at 4")
+    assert len(from_table(read_table(write(text.replace("many", "0.5")))).series[0]) == 5
+    refused(write("Y\n1\n\n3\n"), "row 3: the value of series shop at 2 is missing")
+
+
+def test_row_labels_that_pandas_has_written_are_no_column(tmp_path):
+    path = tmp_path / "x.parquet"
+    frame = pl.DataFrame({"v": [1.5, 2.5, 0.5], "__index_level_0__": [4, 7, 9]})
+    frame.write_parquet(path)
+    assert read_table(path).columns == Columns("v", None, None)
+
+
 def test_the_name_of_a_single_series_is_the_stem(write):
     panel = from_table(read_table(write(lines("Y", range(9)), "taylor.csv")))
     assert panel.series[0].name == "taylor"
@@ -120,9 +173,9 @@ def refused(path, match, **named):
 
 def test_files_that_cannot_be_read(write, tmp_path):
     refused(tmp_path / "none.csv", "there is no file")
-    refused(tmp_path / "none.xlsx", "extension '.xlsx' is not one of")
-    (tmp_path / "folder.csv").mkdir()
-    refused(tmp_path / "folder.csv", "this is a folder")
+    refused(write("x", "old.xlsx"), "extension '.xlsx' is not one of")
+    refused(write("x", "bare"), "a name without an extension is not one of")
+    refused(tmp_path, "is a folder\ncheck the path")
     refused(write(""), "cannot be read")
     refused(write("a,b\n"), "no rows below the header")
     refused(write("not parquet", "x.parquet"), "cannot be read")
@@ -146,13 +199,32 @@ def test_guesses_that_are_not_unique(write):
     refused(write(text), r"(?s)2 columns hold numbers: sold, price.*--target sold")
     text = lines("day,due,sold", months(5), months(5), range(5))
     refused(write(text), r"(?s)2 columns hold dates: day, due.*--time day")
-    text = lines("day,shop,town,sold", months(5), "abcde", "vwxyz", range(5))
+    text = lines("day,shop,town,sold", months(5), "aabbb", "vwwww", range(5))
     refused(write(text), r"(?s)2 columns hold text: shop, town.*--id shop")
     text = lines("i,j,x", range(5), range(5), [0.5] * 5)
     refused(write(text), r"(?s)2 columns could number the rows: i, j.*--time i")
     refused(write(lines("day,shop", months(5), "abcde")), "no column of numbers is left")
     wide = lines("0,1,2,3", *[[0.1, 0.3, 0.2]] * 4)
     refused(write(wide), r"(?s)4 columns hold numbers.*if each column is a series, stack them")
+
+
+@pytest.mark.parametrize("form", ["%G-W%V", "week %U of %Y"])
+def test_dates_that_no_format_fits_are_no_names_of_series(write, form):
+    days = [(dt.date(2020, 1, 6) + dt.timedelta(7 * i)).strftime(form) for i in range(20)]
+    refused(
+        write(lines("day,sold", days, range(20))),
+        rf"(?s)column 'day' has another text in every row, for example '{days[0]}'.*YYYY-MM-DD",
+    )
+
+
+def test_two_columns_of_one_name(write):
+    refused(write("ds,ds\n1,2\n"), "2 columns have the name 'ds'")
+    assert read_table(write('"a, t","a, y"\n1,0.5\n2,0.2\n')).columns.target == "a, y"
+
+
+def test_numbers_that_may_name_the_series(write):
+    text = lines("day,store,sold", months(5), [7, 7, 8, 8, 8], [1.5] * 5)
+    refused(write(text), r"(?s)--target store, and if one of them names the series: --id")
 
 
 def test_a_date_that_is_none(write):

@@ -166,8 +166,18 @@ def test_the_lines_are_the_data(single):
 
 
 def test_png(single, tmp_path):
-    report.to_png(report.forecast_figure(*single), tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes(report.to_png(report.forecast_figure(*single)))
     assert (tmp_path / "a.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_its_own_pictures_are_known(single, tmp_path):
+    picture = report.forecast_figure(*single)
+    (tmp_path / "own.png").write_bytes(report.to_png(picture))
+    picture.savefig(tmp_path / "other.png")
+    (tmp_path / "folder.png").mkdir()
+    found = {name: report.is_own_png(tmp_path / f"{name}.png") for name in ("own", "other", "none")}
+    assert found == {"own": True, "other": False, "none": False}
+    assert not report.is_own_png(tmp_path / "folder.png")
 
 
 def test_matplotlib_is_asked_for_by_its_command(monkeypatch):
@@ -181,7 +191,13 @@ def test_matplotlib_is_asked_for_by_its_command(monkeypatch):
 @pytest.mark.parametrize(
     ("value", "text"),
     [(0.0, "0"), (12345.6, "12,346"), (47.8333, "47.83"), (0.38201, "0.3820"), (9.9996, "10.000")]
-    + [(float("nan"), "–"), (float("inf"), "–"), (1.5e-7, "1.5e-07"), (-3.25, "-3.250")],
+    + [
+        (float("nan"), "–"),
+        (float("inf"), "–"),
+        (1.5e-7, "1.5e-07"),
+        (-3.25, "-3.250"),
+        (1e300, "1e+300"),
+    ],
 )
 def test_numbers(value, text):
     assert number(value) == text

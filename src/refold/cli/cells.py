@@ -11,9 +11,10 @@ from refold.plan.plan import plan
 
 def cells() -> None:
     """List the cells of the zoo: their states, weights, and the work of a step."""
-    table = Table(
-        "cell", "states", "weights", "FLOP per step and row", "what for", box=None, pad_edge=False
-    )
+    table = Table(box=None, pad_edge=False)
+    for name in ("cell", "states", "weights", "FLOP per step and row"):
+        table.add_column(name, no_wrap=name != "FLOP per step and row")
+    table.add_column("what for")
     for name, cell in zoo().items():
         cost = plan(cell).cost
         states = ", ".join(f"{leaf.name}" for leaf in cell.graph.leaves_of("state"))

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
-import tempfile
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
@@ -21,10 +18,13 @@ from refold import cells
 from refold.data.examples import EXAMPLES, example
 from refold.errors import DataError
 
+from . import folder
+
 if TYPE_CHECKING:
     from refold.forecast import Evaluation, Panel, Settings, Table
 
 _NAMES = " or ".join(EXAMPLES)
+_FILES = ("forecast.csv", "forecast.png", "report.html")
 
 
 def forecast(
@@ -80,7 +80,7 @@ def forecast(
     table = read_table(source, target, time, id)
     panel = from_table(table, freq, _seasons(season), holdout=steps)
     check_length(panel, steps, held_out=steps)
-    _check_folder(out)
+    folder.check(out, _FILES if plot else [n for n in _FILES if n != "forecast.png"], source)
 
     console = Console()
     _tell_data(console, table, panel)
@@ -92,10 +92,12 @@ def forecast(
 
     command = _command(file, example_name, steps, panel, table, settings, cell, season, freq)
     seconds = found.fitted.seconds + final.seconds
-    with _written(out) as folder:
-        _write_all(folder, found, panel, forecasts, table, command, seconds, plot)
-    names = ", ".join(["forecast.csv", *(["forecast.png"] if plot else []), "report.html"])
-    console.print(f"\nWritten to {out}: {names}   ({seconds:.0f} s of training)", highlight=False)
+    contents = _contents(found, panel, forecasts, table, command, seconds, plot)
+    # An older picture beside a new forecast would be taken for its own.
+    former = [n for n in _FILES if n not in contents and report.is_own_png(out / n)]
+    folder.write(out, contents, former)
+    told = f"\nWritten to {out}: {', '.join(contents)}   ({seconds:.0f} s of training)"
+    console.print(told, highlight=False, markup=False, soft_wrap=True)
 
 
 def _source(file: Path | None, example_name: str | None) -> Path:
@@ -128,41 +130,10 @@ def _seasons(text: str | None) -> tuple[int, ...] | None:
     return seasons
 
 
-# What is written: all of it or nothing.
+# What is written.
 
 
-def _check_folder(out: Path) -> None:
-    """Can it be written to? Asked before training, not after.
-
-    Errors: DataError with the reason.
-    """
-    if out.exists() and not out.is_dir():
-        raise DataError(f"{out} is a file, not a folder", "name another folder", "--out")
-    nearest = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
-    try:
-        Path(tempfile.mkdtemp(prefix=".refold-", dir=nearest)).rmdir()
-    except OSError as error:
-        fact = f"nothing can be written in {nearest}: {error.strerror}"
-        raise DataError(fact, "name a folder of your own", "--out") from error
-
-
-@contextmanager
-def _written(out: Path) -> Iterator[Path]:
-    """A folder beside `out`, whose files move into it when all of them are there."""
-    parent = out.absolute().parent
-    parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=parent))
-    try:
-        yield folder
-        out.mkdir(exist_ok=True)
-        for path in sorted(folder.iterdir()):
-            path.replace(out / path.name)
-    finally:
-        shutil.rmtree(folder)
-
-
-def _write_all(
-    folder: Path,
+def _contents(
     found: Evaluation,
     panel: Panel,
     forecasts: list,
@@ -170,17 +141,18 @@ def _write_all(
     command: str,
     seconds: float,
     plot: bool,
-) -> None:
+) -> dict[str, bytes]:
+    """What is to stand in each file. Nothing is written before all of it is there."""
     from refold import report
-    from refold.forecast import forecast_frame, write_csv
+    from refold.forecast import forecast_csv
 
     steps = len(forecasts[0])
     title = f"{table.name}: the next {steps} {panel.frequency.unit}"
-    write_csv(forecast_frame(panel, forecasts), folder / "forecast.csv")
+    contents = {"forecast.csv": forecast_csv(panel, forecasts).encode()}
     figures = {}
     if plot:
         picture = report.forecast_figure(found, panel, forecasts)
-        report.to_png(picture, folder / "forecast.png")
+        contents["forecast.png"] = report.to_png(picture)
         figures["forecast"] = report.to_svg(picture, "forecast", title)
         picture = report.errors_figure(found)
         figures["errors"] = report.to_svg(picture, "errors", "Error by step ahead")
@@ -194,7 +166,7 @@ def _write_all(
         command=command,
         figures=figures,
     )
-    (folder / "report.html").write_text(page, encoding="utf-8")
+    return contents | {"report.html": page.encode()}
 
 
 # What is said.
@@ -221,9 +193,7 @@ def _about(table: Table, panel: Panel) -> str:
     lengths = sorted(len(s) for s in panel.series)
     if len(lengths) == 1:
         series = panel.series[0]
-        from refold.forecast.calendar import text
-
-        span = f"{text(series.stamps[0])} to {text(series.stamps[-1])}"
+        span = " to ".join(panel.texts(series.stamps[[0, -1]]))
         told = f"{lengths[0]:,} {panel.frequency.unit}, {span}"
     else:
         told = (

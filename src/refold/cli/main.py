@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -22,8 +28,19 @@ app = typer.Typer(
 )
 
 
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"refold {version('refold')}")
+        raise typer.Exit
+
+
 @app.callback()
-def main() -> None:
+def main(
+    wanted: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Tell the version."),
+    ] = False,
+) -> None:
     """Recurrent neural networks, written as equations."""
 
 
@@ -35,10 +52,24 @@ app.command()(cells.cells)
 def run() -> None:
     """The entry point: what refold refuses is an error text and exit code 2, not a traceback."""
     try:
-        app()
+        with _stopped_in_order():
+            app()
     except RefoldError as error:
         Console(stderr=True, soft_wrap=True).print(told(error))
         sys.exit(2)
+
+
+@contextmanager
+def _stopped_in_order() -> Iterator[None]:
+    """SIGTERM ends the command as an exception does: half-written files are put away first."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread can be told of signals
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def told(error: RefoldError) -> Text:

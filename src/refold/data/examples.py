@@ -48,9 +48,9 @@ EXAMPLES = {
 def example(name: str) -> Example:
     """The bundled series of this name.
 
-    Errors: DataError when there is none.
+    Errors  DataError when there is none.
 
-    Example:
+    Example
         >>> example("airpassengers").units
         'thousands of passengers'
     """

@@ -34,7 +34,7 @@ def choose_transform(values: Sequence[Floats]) -> Transform:
 class Scale:
     """z = (g(y) - centre) / unit, for one series.
 
-    Units: z is in standard deviations of g(y) over the part the scale was fitted on.
+    Units  z is in standard deviations of g(y) over the part the scale was fitted on.
     """
 
     transform: Transform
@@ -47,10 +47,12 @@ class Scale:
     def fit(y: Floats, transform: Transform) -> Scale:
         """The scale of one series; a constant series has unit 1."""
         g = _forward(y, transform)
-        spread = float(g.std())
-        centre = float(g.mean())
+        # Of a series of 1e-200 or 1e200, the squares are no longer numbers: its size comes first.
+        size = float(np.abs(g).max()) or 1.0
+        spread = float((g / size).std()) * size
+        centre = float((g / size).mean()) * size
         # Rounding leaves a constant series with a spread of about 1e-16 of its level.
-        unit = spread if spread > 1e-12 * max(1.0, abs(centre)) else 1.0
+        unit = spread if spread > 1e-12 * abs(centre) else 1.0
         z = (g - centre) / unit
         margin = _RANGES * max(float(z.max() - z.min()), 1.0)
         return Scale(transform, centre, unit, float(z.min()) - margin, float(z.max()) + margin)

@@ -68,7 +68,7 @@ def pad(z: Floats, look: Look) -> Floats:
 def continuations(padded: Floats, origins: Steps, look: Look) -> Floats:
     """Naive forecasts from every origin, in the order of `look.names`.
 
-    Shapes: padded (N + reach,), origins (T,) as steps of the series -> (T, bases, horizon).
+    Shapes  padded (N + reach,), origins (T,) as steps of the series -> (T, bases, horizon).
     """
     at = origins + look.reach
     ahead = np.arange(1, look.horizon + 1)

@@ -9,9 +9,9 @@ from .forecaster import (
     Forecaster,
     check_length,
     fit_panel,
+    forecast_csv,
     forecast_frame,
     predict_panel,
-    write_csv,
 )
 from .panel import Panel, Series, from_frame, from_table
 from .settings import Settings
@@ -30,11 +30,11 @@ __all__ = [
     "check_length",
     "evaluate",
     "fit_panel",
+    "forecast_csv",
     "forecast_frame",
     "from_frame",
     "from_table",
     "predict_panel",
     "read_table",
     "verdict",
-    "write_csv",
 ]

@@ -77,7 +77,7 @@ def autoregression(
 
     Without a scale, the series gets its own.
 
-    Source: Schwarz 1978 for the criterion, n log(mean squared error) + (p + 1) log n.
+    Source  Schwarz 1978 for the criterion, n log(mean squared error) + (p + 1) log n.
     """
     scale = scale or Scale.fit(values, choose_transform([values]))
     z = scale.apply(values)

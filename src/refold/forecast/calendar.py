@@ -57,7 +57,7 @@ class Frequency:
     def grid(self, stamps: Stamps, start: Stamps) -> NDArray[np.float64]:
         """Positions on the grid; a stamp that is off the grid has a fraction.
 
-        Shapes: stamps (N,); start () is the stamp at position 0.
+        Shapes  stamps (N,); start () is the stamp at position 0.
         """
         if self.kind == "month":
             return self._month_grid(stamps, start)
@@ -97,6 +97,13 @@ class Frequency:
         return tuple(p // self.count for p in (_DAY, _US["W"]) if _is_season(p, self.count))
 
     @property
+    def in_days(self) -> bool:
+        """Is a step a day or longer?"""
+        return self.kind in ("month", "business day") or (
+            self.kind == "fixed" and self.count >= _DAY
+        )
+
+    @property
     def unit(self) -> str:
         """One step in words, in the plural: "months", "half hours", "steps"."""
         if self.kind == "number":
@@ -121,9 +128,9 @@ NUMBERED = Frequency("number", 1, "1")
 def parse(alias: str, stamps: Stamps) -> Frequency:
     """The frequency that a pandas offset alias names, anchored where the stamps are.
 
-    Errors: DataError for an alias that is not known, or that does not fit the stamps' type.
+    Errors  DataError for an alias that is not known, or that does not fit the stamps' type.
 
-    Example:
+    Example
         >>> parse("30min", np.array(["2024-01-01"], "datetime64[us]")).unit
         'half hours'
     """
@@ -150,13 +157,13 @@ def parse(alias: str, stamps: Stamps) -> Frequency:
 def infer(series: list[Stamps]) -> Frequency:
     """The frequency of sorted stamps, taken from the commonest distance over all series.
 
-    Errors: DataError when no series has two stamps, or when no distance is common.
+    Errors  DataError when no series has two stamps, or when no distance is common.
     """
     steps = np.concatenate([np.diff(stamps).astype(np.int64) for stamps in series])
     steps = steps[steps > 0]
     if not len(steps):
         fact = "no series has two different stamps, so no frequency can be seen"
-        raise DataError(fact, "name it: --freq MS (" + _known() + ")", "frequency")
+        raise DataError(fact, "name it (--freq, freq=); " + _known(), "frequency")
     if series[0].dtype.kind == "i":
         return _numbered(int(_commonest(steps)[0]))
     monthly = _monthly(series)
@@ -168,7 +175,9 @@ def infer(series: list[Stamps]) -> Frequency:
     if share < 0.5:
         fact = f"the stamps are irregular: their commonest distance, {_told(int(step))}, is "
         fact += f"{share:.0%} of all"
-        raise DataError(fact, "bring the rows to one spacing, or name it with --freq", "frequency")
+        raise DataError(
+            fact, "bring the rows to one spacing, or name it (--freq, freq=)", "frequency"
+        )
     return Frequency("fixed", int(step), _fixed_alias(int(step), series[0]))
 
 

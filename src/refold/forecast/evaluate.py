@@ -171,4 +171,4 @@ def _lower(mine: float, theirs: float) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.4g}" if abs(value) < 10000 else f"{value:,.0f}"
+    return f"{value:,.0f}" if 10000 <= abs(value) < 1e9 else f"{value:,.4g}"

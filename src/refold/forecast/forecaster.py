@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
+from numbers import Integral
 from typing import Any
 
 import narwhals as nw
@@ -21,7 +21,6 @@ from refold.errors import DataError
 from refold.ir.trace import Cell
 from refold.train.fit import Fit, Run, fit
 
-from .calendar import Stamps
 from .model import OriginNetwork
 from .panel import Panel, from_frame
 from .sequences import Known, known, last_row, layout_for, look_for, sequences
@@ -59,7 +58,7 @@ def fit_panel(
 
     `progress` is told after each stage: stages done, stages in all.
 
-    Errors: DataError for a series that is too short.
+    Errors  DataError for a series that is too short.
     """
     began = time.perf_counter()
     check_length(panel, horizon)
@@ -130,7 +129,7 @@ def predict_panel(fitted: Fitted) -> list[Floats]:
 def check_length(panel: Panel, horizon: int, held_out: int = 0) -> None:
     """Is every series long enough to learn this horizon from?
 
-    Errors: DataError with the shortest series.
+    Errors  DataError with the shortest series.
     """
     if horizon < 1:
         raise DataError(f"the horizon is {horizon}", "give at least 1", "horizon")
@@ -148,21 +147,21 @@ def check_length(panel: Panel, horizon: int, held_out: int = 0) -> None:
 def forecast_frame(panel: Panel, values: Sequence[Floats]) -> pl.DataFrame:
     """The forecasts as unique_id, ds, y_hat."""
     horizon = len(values[0])
-    stamps: list[Stamps] = panel.future(horizon)
+    stamps = panel.aware(np.concatenate(panel.future(horizon)))
     names = [s.name for s in panel.series for _ in range(horizon)]
-    return pl.DataFrame(
-        {"unique_id": names, "ds": np.concatenate(stamps), "y_hat": np.concatenate(values)}
-    )
+    return pl.DataFrame({"unique_id": names, "ds": stamps, "y_hat": np.concatenate(values)})
 
 
-def write_csv(frame: pl.DataFrame, path: Path) -> None:
-    """The forecasts as CSV: dates as ISO text, without a time of day where all are midnight."""
-    ds = frame["ds"]
-    if ds.dtype.is_temporal():
-        midnight = (ds.dt.truncate("1d") == ds).all()
-        form = "%Y-%m-%d" if midnight else "%Y-%m-%d %H:%M:%S%.f"
-        frame = frame.with_columns(ds.dt.strftime(form).alias("ds"))
-    frame.write_csv(path)
+def forecast_csv(panel: Panel, values: Sequence[Floats]) -> str:
+    """The same as CSV: dates as ISO text, without a time of day where all are midnight.
+
+    Stamps that came with an offset from UTC have one again.
+    """
+    frame = forecast_frame(panel, values)
+    if frame["ds"].dtype.is_temporal():
+        stamps = np.concatenate(panel.future(len(values[0])))
+        frame = frame.with_columns(ds=pl.Series(panel.texts(stamps, offsets=True)))
+    return frame.write_csv()
 
 
 class Forecaster:
@@ -172,9 +171,9 @@ class Forecaster:
     pandas offset alias; None reads it off the stamps. seasons: in steps; None takes those of the
     calendar. Everything else is in `Settings`.
 
-    Errors: DataError for a table that cannot be forecast, naming series, stamp and row.
+    Errors  DataError for a table that cannot be forecast, naming series, stamp and row.
 
-    Example:
+    Example
         >>> model = Forecaster("gru", horizon=12).fit(frame)  # columns unique_id, ds, y
         >>> model.predict()                                   # columns unique_id, ds, y_hat
     """
@@ -189,6 +188,7 @@ class Forecaster:
         seed: int | None = None,
         settings: Settings | None = None,
     ) -> None:
+        _check(horizon, freq, seasons)
         chosen = settings or Settings()
         chosen = replace(chosen, cell=cell) if cell is not None else chosen
         self.settings = replace(chosen, seed=seed) if seed is not None else chosen
@@ -196,13 +196,22 @@ class Forecaster:
         self.freq = freq
         self.seasons = seasons
         self.fitted: Fitted | None = None
-        self._native: Any = None
+        self._native: nw.Implementation | None = None
+        self._types: dict[str, Any] = {}
 
     def fit(self, frame: Any) -> Forecaster:
         """Learn from a long frame (pandas, polars or Arrow) with unique_id, ds and y."""
         panel = from_frame(frame, self.freq, self.seasons)
         self.fitted = fit_panel(panel, self.horizon, self.settings)
-        self._native = nw.get_native_namespace(nw.from_native(frame))
+        given = nw.from_native(frame)
+        self._native = given.implementation
+        # Ids that were numbers and stamps that were dates come back as such.
+        schema = dict(given.collect_schema())
+        ids, ds = schema.get("unique_id"), schema["ds"]
+        self._types = {"unique_id": ids} if ids is not None and ids.is_integer() else {}
+        clock = panel.clock
+        offset = isinstance(ds, nw.Datetime) and clock is not None and bool(clock.offset)
+        self._types |= {"ds": ds} if ds == nw.Date or offset else {}
         return self
 
     def predict(self) -> Any:
@@ -212,8 +221,48 @@ class Forecaster:
             raise DataError(fact, "call fit(frame) first", "Forecaster.predict")
         values = predict_panel(self.fitted)
         frame = forecast_frame(self.fitted.panel, values)
-        if self._native is pl:
-            return frame
-        columns = {name: frame[name].to_numpy() for name in ("ds", "y_hat")}
-        columns = {"unique_id": frame["unique_id"].to_list(), **columns}
-        return nw.from_dict(columns, backend=self._native).to_native()
+        found = nw.from_native(frame)
+        if self._native is not nw.Implementation.POLARS:
+            found = _moved(frame, self._native)
+        for name, kind in self._types.items():
+            if isinstance(kind, nw.Datetime):
+                back = nw.col(name).dt.replace_time_zone(kind.time_zone)
+            else:
+                back = nw.col(name).cast(kind)
+            found = found.with_columns(back)
+        return found.to_native()
+
+
+def _moved(frame: pl.DataFrame, library: Any) -> nw.DataFrame[Any]:
+    """A frame of forecasts in another library, by way of NumPy."""
+    ds = frame["ds"]
+    zone = ds.dtype.time_zone if isinstance(ds.dtype, pl.Datetime) else None
+    columns = {
+        "unique_id": frame["unique_id"].to_list(),
+        "ds": ds.to_numpy(),  # in UTC where there is a zone
+        "y_hat": frame["y_hat"].to_numpy(),
+    }
+    found = nw.from_dict(columns, backend=library)
+    if zone is None:
+        return found
+    aware = nw.col("ds").dt.replace_time_zone("UTC").dt.convert_time_zone(zone)
+    return found.with_columns(aware)
+
+
+def _check(horizon: object, freq: object, seasons: object) -> None:
+    if not _is_whole(horizon):
+        fact = f"the horizon is {horizon!r}"
+        raise DataError(fact, "give a whole number of at least 1", "Forecaster")
+    if freq is not None and not isinstance(freq, str):
+        raise DataError(f"freq is {freq!r}", 'give text, such as "MS" or "30min"', "Forecaster")
+    if seasons is None:
+        return
+    if not isinstance(seasons, Sequence) or not all(_is_whole(s) for s in seasons):
+        fact = f"the seasons are {seasons!r}"
+        raise DataError(
+            fact, "give whole numbers of steps, such as (12,); () for none", "Forecaster"
+        )
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1

@@ -1,8 +1,8 @@
 """How far forecasts are off. One definition each, over the horizon of one series.
 
-Shapes: y, f (H,): what came, and what was forecast. history (N,): what was known.
+Shapes  y, f (H,): what came, and what was forecast. history (N,): what was known.
 
-Source: Hyndman & Koehler 2006 for MASE; Makridakis et al. 2020 (M4) for the sMAPE used here.
+Source  Hyndman & Koehler 2006 for MASE; Makridakis et al. 2020 (M4) for the sMAPE used here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ def mae(y: Floats, f: Floats) -> float:
 
 def rmse(y: Floats, f: Floats) -> float:
     """Root mean squared error. Units: those of the series."""
-    return float(np.sqrt(np.square(y - f).mean()))
+    away = np.abs(y - f)
+    # The squares of very small or large errors are no longer numbers: their size comes first.
+    size = float(away.max()) or 1.0
+    return float(np.sqrt(np.square(away / size).mean())) * size
 
 
 def smape(y: Floats, f: Floats) -> float:

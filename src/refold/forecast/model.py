@@ -13,7 +13,7 @@ naive continuations plus a correction:
 Every origin is trained on, wherever its future is known, so one pass over a series gives as many
 forecasts as it has origins. At the start the network is the plain mean of the continuations.
 
-Source: forking sequences of Wen et al. 2017 (a multi-horizon quantile recurrent forecaster).
+Source  forking sequences of Wen et al. 2017 (a multi-horizon quantile recurrent forecaster).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from refold import cells
 from refold.data.batch import Batch
 from refold.data.scale import Transform
+from refold.errors import DataError
 from refold.nn.layer import Recurrent
 from refold.plan.cost import letters
 
@@ -40,7 +41,7 @@ _OUTLIER = 20.0
 class OriginNetwork(nn.Module):
     """All horizons from every origin.
 
-    Shapes: x (T, B, layout.size) -> z (T, B, horizon), T origins, B chains of them.
+    Shapes  x (T, B, layout.size) -> z (T, B, horizon), T origins, B chains of them.
     """
 
     def __init__(self, layout: Layout, transform: Transform, settings: Settings) -> None:
@@ -53,6 +54,10 @@ class OriginNetwork(nn.Module):
         cell = cells.get(settings.cell) if isinstance(settings.cell, str) else settings.cell
         further: dict[str, Any] = dict.fromkeys(letters(cell.graph) - {"m", "n"}, hidden)
         self.recurrence = Recurrent(cell, hidden, hidden, **further)
+        if self.recurrence.input_features != hidden:
+            told = ", ".join(leaf.name for leaf in cell.graph.leaves_of("input")) or "nothing"
+            fact = f"cell {cell.name} reads {told}, and a forecast gives it one vector of any size"
+            raise DataError(fact, 'declare one input, x=rf.Input("m")', "cell")
         self.mix = nn.Linear(self.recurrence.output_features + hidden, hidden)
         self.gate = _quiet(nn.Linear(hidden, layout.bases * layout.horizon), 0.1)
         self.correction = _quiet(nn.Linear(hidden, layout.horizon), 0.1)
@@ -74,7 +79,7 @@ class OriginNetwork(nn.Module):
     def error(self, batch: Batch) -> Tensor:
         """The mean error over all targets that exist: a scalar.
 
-        Units: naive errors (MASE); for positive series the mean of that and of the sMAPE in units
+        Units  naive errors (MASE); for positive series the mean of that and of the sMAPE in units
         of the naive forecast's.
         """
         assert batch.d is not None and batch.mask is not None

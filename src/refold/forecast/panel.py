@@ -6,21 +6,33 @@ it stands is an error that names the series, the stamp and the row.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from zoneinfo import available_timezones
 
 import narwhals as nw
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from refold.data.window import seasons_within
 from refold.errors import DataError
 
 from . import calendar
 from .calendar import Frequency, Stamps
-from .stamps import MISSING, as_numbers, is_temporal, parse_dates, refuse_cells
+from .clock import Clock, offset_of, read_clock
+from .seasons import find_seasons
+from .stamps import (
+    MISSING,
+    are_compact,
+    as_numbers,
+    compact_dates,
+    is_temporal,
+    on_the_wall,
+    parse_dates,
+    refuse_cells,
+)
 from .table import Table
 
 Floats = NDArray[np.float64]
@@ -42,12 +54,14 @@ class Series:
 class Panel:
     """Series of one frequency, of any lengths.
 
-    seasons: in steps, shortest first, () for none. notes: what was inferred, in words.
+    seasons: in steps, shortest first, () for none. clock: what the stamps mean where a time zone
+    was given. notes: what was inferred, in words.
     """
 
     series: tuple[Series, ...]
     frequency: Frequency
     seasons: tuple[int, ...]
+    clock: Clock | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -65,6 +79,26 @@ class Panel:
         """The next `horizon` stamps of every series."""
         return [self.frequency.after(s.stamps[-1], horizon) for s in self.series]
 
+    def aware(self, stamps: Stamps) -> pl.Series:
+        """Stamps of the panel with their time zone, where one was given by name."""
+        plain = pl.Series("ds", stamps)
+        return plain if self.clock is None else self.clock.aware(plain)
+
+    def texts(self, stamps: Stamps, *, offsets: bool = False) -> list[str]:
+        """Stamps as ISO text, by the clock they came from.
+
+        Without a time of day where all are midnight. offsets: with their offsets from UTC, where
+        there were any.
+        """
+        seen = self.aware(stamps)
+        if seen.dtype.is_integer():
+            return seen.cast(pl.String).to_list()
+        named = offsets and _zone(seen) is not None
+        fixed = self.clock.offset if self.clock and offsets else ""
+        midnight = (seen.dt.time() == dt.time()).all()
+        form = "%Y-%m-%d" if midnight and not named and not fixed else "%Y-%m-%d %H:%M:%S%.f"
+        return (seen.dt.strftime(form + "%:z" * named) + fixed).to_list()
+
 
 def from_table(
     table: Table, freq: str | None = None, seasons: Sequence[int] | None = None, holdout: int = 0
@@ -74,12 +108,8 @@ def from_table(
     where = table.source
     frame = table.frame
     frame = frame.with_columns(_values(frame, table.columns.target, where))
-    stamps = frame["ds"]
-    if stamps.dtype == pl.String:
-        stamps = _text_stamps(frame, f"{where}, column {table.columns.time}")
-    return _panel(
-        frame.with_columns(stamps.alias("ds")), freq, seasons, holdout, where, table.notes
-    )
+    frame = _stamped(frame, f"{where}, column {table.columns.time}")
+    return _panel(frame, freq, seasons, holdout, where, table.notes)
 
 
 def from_frame(
@@ -87,7 +117,7 @@ def from_frame(
 ) -> Panel:
     """The panel of a long data frame (pandas, polars, Arrow) with unique_id, ds, y.
 
-    Errors: DataError for a frame that is not one, a column that is missing, and every fault of the
+    Errors  DataError for a frame that is not one, a column that is missing, and every fault of the
     data.
     """
     where = "frame"
@@ -96,6 +126,9 @@ def from_frame(
     except TypeError as error:
         fact = f"a {type(frame).__name__} is no data frame"
         raise DataError(fact, "give a pandas, polars or Arrow frame", where) from error
+    except nw.exceptions.DuplicateError as error:
+        fact = "two columns have the same name"
+        raise DataError(fact, "give each column a name of its own", where) from error
     if isinstance(frame_, nw.LazyFrame):
         frame_ = frame_.collect()
     absent = [name for name in ("ds", "y") if name not in frame_.columns]
@@ -103,7 +136,7 @@ def from_frame(
         fact = f"there is no column {absent[0]!r}; there are: {', '.join(frame_.columns)}"
         raise DataError(fact, "rename: unique_id, ds, y", where)
     kept = [name for name in ("unique_id", "ds", "y") if name in frame_.columns]
-    table = pl.DataFrame({name: _column(frame_[name]) for name in kept})
+    table = pl.DataFrame({name: _column(frame_[name], name) for name in kept})
     if "unique_id" not in kept:
         table = table.with_columns(unique_id=pl.lit("y"))
     table = table.with_columns(
@@ -112,19 +145,51 @@ def from_frame(
     if not table.height:
         raise DataError("there are no rows", "give at least one series", where)
     table = table.with_columns(_values(table, "y", where))
-    if table["ds"].dtype == pl.String:
-        table = table.with_columns(_text_stamps(table, "frame, column ds").alias("ds"))
-    return _panel(table, freq, seasons, holdout, where, ())
+    table = table.with_columns(_frame_wall(frame_["ds"]))
+    return _panel(_stamped(table, "frame, column ds"), freq, seasons, holdout, where, ())
 
 
-def _column(column: nw.Series) -> pl.Series:
-    """The column in polars. From pandas by way of NumPy or of Python, since polars' own way asks for pyarrow."""
+def _column(column: nw.Series, name: str) -> pl.Series:
+    """The column in polars.
+
+    Errors  DataError for what polars has no type for, and for a column of mixed types.
+    """
+    try:
+        zone = column.dtype.time_zone if isinstance(column.dtype, nw.Datetime) else None
+        if zone is None:
+            return _without_zone(column)
+        utc = _without_zone(column.dt.convert_time_zone("UTC").dt.replace_time_zone(None))
+        if zone not in available_timezones():
+            zone = "UTC"  # polars knows no "UTC+01:00"; see `_frame_wall`
+        return utc.dt.replace_time_zone("UTC").dt.convert_time_zone(zone)
+    except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
+        fact = f"its {column.dtype} cannot be read: {str(error).splitlines()[0]}"
+        remedy = "give dates, or whole numbers that count steps"
+        if name != "ds":
+            remedy = "give numbers" if name == "y" else "give text or whole numbers"
+        raise DataError(fact, remedy, f"frame, column {name}") from error
+
+
+def _frame_wall(column: nw.Series) -> list[pl.Series]:
+    """What the clock showed where its zone is an offset without a name, as a column "wall"."""
+    if not isinstance(column.dtype, nw.Datetime) or column.dtype.time_zone is None:
+        return []
+    if column.dtype.time_zone in available_timezones():
+        return []
+    return [_without_zone(column.dt.replace_time_zone(None)).alias("wall")]
+
+
+def _without_zone(column: nw.Series) -> pl.Series:
+    """From pandas by way of NumPy or of Python, since polars' own way asks for pyarrow."""
     if not column.implementation.is_pandas_like():
         return column.to_polars()
     if column.dtype.is_numeric() or column.dtype == nw.Datetime(time_zone=None):
         return pl.Series(column.to_numpy(), nan_to_null=True)
     # In a column of text pandas may write a missing value as NaN, the one value that is not itself.
-    return pl.Series([None if v is None or v != v else v for v in column.to_list()], strict=False)
+    cells = pl.Series([None if v is None or v != v else v for v in column.to_list()], strict=False)
+    if cells.dtype == pl.Object:
+        raise TypeError(f"{type(column[0]).__name__} is not a kind of cell that tables have")
+    return cells
 
 
 def _values(frame: pl.DataFrame, name: str, where: str) -> pl.Series:
@@ -150,14 +215,26 @@ def _values(frame: pl.DataFrame, name: str, where: str) -> pl.Series:
     return numbers.alias("y")
 
 
-def _text_stamps(frame: pl.DataFrame, where: str) -> pl.Series:
-    """Text as whole numbers where every cell is one, as dates otherwise."""
+def _stamped(frame: pl.DataFrame, where: str) -> pl.DataFrame:
+    """ds as whole numbers or datetimes; beside it, for text with offsets, what the clock showed."""
     cells = frame["ds"]
+    if (cells.dtype == pl.String or cells.dtype.is_integer()) and are_compact(cells):
+        return frame.with_columns(compact_dates(cells).alias("ds"))
+    if cells.dtype != pl.String:
+        return frame
     numbers = cells.cast(pl.Int64, strict=False)
-    if 2 * numbers.null_count() > len(cells):
-        return parse_dates(cells, frame["unique_id"], frame["row"], where)
-    refuse_cells(cells, frame["row"], numbers.is_null(), where, "it is no whole number")
-    return numbers
+    if 2 * numbers.null_count() <= len(cells):
+        refuse_cells(cells, frame["row"], numbers.is_null(), where, "it is no whole number")
+        return frame.with_columns(numbers.alias("ds"))
+    read = parse_dates(cells, frame["unique_id"], frame["row"], where)
+    frame = frame.with_columns(read.alias("ds"))
+    if _zone(read) is None:
+        return frame
+    return frame.with_columns(on_the_wall(cells, read).alias("wall"))
+
+
+def _zone(stamps: pl.Series) -> str | None:
+    return stamps.dtype.time_zone if isinstance(stamps.dtype, pl.Datetime) else None
 
 
 def _panel(
@@ -168,7 +245,12 @@ def _panel(
     where: str,
     notes: Sequence[str],
 ) -> Panel:
-    frame, told = _ordered(frame, where)
+    frame, clock = _on_one_clock(_whole(frame, where))
+    told = [] if clock is None else [clock.note]
+    placed = _ordered(frame)
+    if not placed["row"].equals(frame["row"]):
+        told.append("rows were not in order of time: sorted")
+    frame = placed
     groups = frame.partition_by("unique_id", maintain_order=True)
     stamps = [_array(group["ds"]) for group in groups]
     frequency = (
@@ -180,14 +262,17 @@ def _panel(
         Series(group["unique_id"][0], own, group["y"].to_numpy().astype(np.float64))
         for group, own in zip(groups, stamps, strict=True)
     )
-    found, how = _seasons(series, frequency, seasons, holdout)
+    found, how = find_seasons([one.values for one in series], frequency, seasons, holdout)
     said = "given" if freq else "read off the stamps"
     notes = (*notes, *told, f"frequency {frequency.alias} ({frequency.unit}), {said}", how)
-    return Panel(series, frequency, found, notes)
+    return Panel(series, frequency, found, clock, notes)
 
 
-def _ordered(frame: pl.DataFrame, where: str) -> tuple[pl.DataFrame, list[str]]:
-    """Rows by series (in order of appearance) and time."""
+def _whole(frame: pl.DataFrame, where: str) -> pl.DataFrame:
+    """Rows that all say when, and whose.
+
+    Errors  DataError with the first that does not.
+    """
     ds = frame["ds"]
     if ds.null_count():
         at = int(ds.is_null().arg_max() or 0)
@@ -203,17 +288,29 @@ def _ordered(frame: pl.DataFrame, where: str) -> tuple[pl.DataFrame, list[str]]:
             fact = f"the time column holds {ds.dtype}, for example {ds[0]!r}"
             raise DataError(fact, "give dates, or whole numbers that count steps", where)
         frame = frame.with_columns(whole.cast(pl.Int64).alias("ds"))
-    notes = []
-    if isinstance(ds.dtype, pl.Datetime) and ds.dtype.time_zone:
-        utc = ds.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
-        frame, notes = frame.with_columns(utc.alias("ds")), ["times are in UTC"]
+    return frame
+
+
+def _on_one_clock(frame: pl.DataFrame) -> tuple[pl.DataFrame, Clock | None]:
+    """Stamps without a zone, and what they then mean."""
+    ds, zone = frame["ds"], _zone(frame["ds"])
+    if zone is None:
+        return frame, None
+    utc = ds.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    if "wall" in frame.columns:
+        wall, zone = frame["wall"], offset_of(frame["wall"], utc)
+    else:
+        wall = ds.dt.replace_time_zone(None)
+    stamps, clock = read_clock(wall, utc, frame["unique_id"], zone)
+    return frame.with_columns(stamps.alias("ds")), clock
+
+
+def _ordered(frame: pl.DataFrame) -> pl.DataFrame:
+    """Rows by series (in order of appearance) and time."""
     first = frame["unique_id"].unique(maintain_order=True)
     keys = pl.DataFrame({"unique_id": first, "_order": range(len(first))})
     placed = frame.join(keys, on="unique_id", how="left", maintain_order="left")
-    placed = placed.sort("_order", "ds", maintain_order=True).drop("_order")
-    if not placed["row"].equals(frame["row"]):
-        notes.append("rows were not in order of time: sorted")
-    return placed, notes
+    return placed.sort("_order", "ds", maintain_order=True).drop("_order")
 
 
 def _array(stamps: pl.Series) -> Stamps:
@@ -231,13 +328,13 @@ def _check_spacing(group: pl.DataFrame, stamps: Stamps, frequency: Frequency, wh
         at = int((stamps[1:] == stamps[:-1]).argmax())
         rows = f"rows {group['row'][at]} and {group['row'][at + 1]}"
         fact = f"series {name} has two values at {calendar.text(stamps[at])} ({rows})"
-        remedy = "leave one out; if these are several series, say which column names them: --id"
+        remedy = "leave one out; if these are several series, say which column names them (--id)"
         raise DataError(fact, remedy, where)
     if off.any():
         at = int(off.argmax())
         fact = f"series {name}, row {group['row'][at]}: {calendar.text(stamps[at])} does not fall "
         fact += f"on {frequency.unit} ({frequency.alias}) counted from {calendar.text(stamps[0])}"
-        raise DataError(fact, "move that stamp, or name the spacing with --freq", where)
+        raise DataError(fact, "move that stamp, or name the spacing (--freq, freq=)", where)
     if (steps > 1).any():
         at = int((steps > 1).argmax())
         missing = int(steps[at]) - 1
@@ -247,55 +344,3 @@ def _check_spacing(group: pl.DataFrame, stamps: Stamps, frequency: Frequency, wh
         fact += f" {calendar.text(stamps[at])} and {calendar.text(stamps[at + 1])}"
         remedy = f"fill in the {frequency.unit}, or leave out the rows before the gap"
         raise DataError(fact, remedy, where)
-
-
-def _seasons(
-    series: Sequence[Series], frequency: Frequency, given: Sequence[int] | None, holdout: int
-) -> tuple[tuple[int, ...], str]:
-    longest = max(len(s) for s in series) - holdout
-    if given is not None:
-        found = seasons_within(given, longest)
-        how = "given"
-    elif frequency.kind == "number":
-        found = seasons_within(
-            _seen_seasons([s.values[: len(s) - holdout] for s in series]), longest
-        )
-        how = "found in the data"
-    else:
-        found = seasons_within(frequency.seasons, longest)
-        how = "from the calendar"
-    if not found:
-        return (), "no season" + (" that fits twice into the series" if given else "")
-    return found, f"season {' and '.join(map(str, found))} {frequency.unit}, {how}"
-
-
-def _seen_seasons(series: Sequence[Floats]) -> tuple[int, ...]:
-    """Up to two periods that stand out in the autocorrelation of the differences.
-
-    The first is the shortest peak that comes near the highest one; the second a multiple of it
-    that fits better still: a week over a day.
-    """
-    values = max(series, key=len)
-    if len(values) < 12:
-        return ()
-    steps = np.diff(values)
-    if not steps.std() > 0:
-        return ()
-    r = _autocorrelation(steps)[: min(len(steps) // 3, 1000)]
-    inner = np.arange(2, len(r) - 1)
-    peaks = inner[(r[inner] > r[inner - 1]) & (r[inner] >= r[inner + 1])]
-    # Twice the standard error of white noise, and enough to be worth a model's attention.
-    peaks = peaks[r[peaks] > max(0.3, 2 / np.sqrt(len(steps)))]
-    if not len(peaks):
-        return ()
-    first = int(peaks[r[peaks] >= 0.8 * r[peaks].max()][0])
-    longer = [int(p) for p in peaks if p >= 2 * first and r[p] > r[first] + 0.02 and p % first == 0]
-    return (first, max(longer, key=lambda p: r[p])) if longer else (first,)
-
-
-def _autocorrelation(x: Floats) -> Floats:
-    centred = x - x.mean()
-    spectrum = np.abs(np.fft.rfft(centred, 2 * len(x))) ** 2
-    r = np.fft.irfft(spectrum)[: len(x)]
-    # Each lag over the pairs it has: long lags would look weaker than they are.
-    return r / r[0] * (len(x) / (len(x) - np.arange(len(x))))

@@ -7,7 +7,9 @@ weekly and half-hourly spacing together), never on a held-out test part and for 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 
+from refold import cells
 from refold.errors import DataError
 from refold.ir.trace import Cell
 
@@ -37,6 +39,15 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if isinstance(self.cell, str):
+            cells.get(self.cell)  # an unknown name is an error now, not in training
+        elif not isinstance(self.cell, Cell):
+            fact = f"the cell is a {type(self.cell).__name__}"
+            raise DataError(
+                fact, "give the name of a cell, or a function under @rf.cell", "Settings"
+            )
+        if isinstance(self.seed, bool) or not isinstance(self.seed, Integral):
+            raise DataError(f"the seed is {self.seed!r}", "give a whole number", "Settings")
         for name in ("hidden", "origins", "recent", "blocks", "batch", "members"):
             if getattr(self, name) < 1:
                 raise DataError(f"{name} is {getattr(self, name)}", "give at least 1", "Settings")

@@ -12,6 +12,7 @@ import polars as pl
 from refold.errors import DataError
 
 from . import calendar
+from .calendar import Frequency
 
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?", "-")
 NUMBERED_HINTS = ("ds", "t", "time", "step", "index", "year", "period", "timestamp")
@@ -38,15 +39,25 @@ _FORMATS = (
     "%d.%m.%Y %H:%M:%S",
     "%d.%m.%Y %H:%M",
     "%d-%m-%Y",
+    "%m/%d/%y",
+    "%d/%m/%y",
+    "%m/%d/%y %H:%M",
+    "%d/%m/%y %H:%M",
+    "%d.%m.%y",
     "%d %b %Y",
     "%d-%b-%Y",
     "%d-%b-%y",
     "%b %d, %Y",
+    "%b %d %Y",
+    "%B %d, %Y",
+    "%B %d %Y",
     "%b %Y| 01",
     "%b-%Y|-01",
     "%B %Y| 01",
     "Q",
 )
+_OFFSET = r"\s*(Z|[+-]\d{2}(:?\d{2})?)$"
+_COMPACT = "%Y%m%d"
 _ZONED = ("%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M%#z")
 
 
@@ -77,10 +88,34 @@ def _share(read: pl.Series) -> float:
     return 1.0 - read.null_count() / max(1, len(read))
 
 
-def parse_dates(column: pl.Series, ids: pl.Series, rows: pl.Series, where: str) -> pl.Series:
-    """A column of text as datetimes.
+def are_compact(column: pl.Series) -> bool:
+    """Are these dates like 20200131? All of them have to be, since most numbers are not dates."""
+    known = column.drop_nulls()
+    whole = known.cast(pl.Int64, strict=False)
+    if not len(known) or whole.null_count() or not whole.is_between(19000101, 21001231).all():
+        return False
+    return not _parse(whole.cast(pl.String), _COMPACT).null_count()
 
-    Errors: DataError with the first row that cannot be read, or where two readings are possible.
+
+def compact_dates(column: pl.Series) -> pl.Series:
+    """Dates like 20200131 as datetimes."""
+    return _parse(column.cast(pl.Int64).cast(pl.String), _COMPACT)
+
+
+def on_the_wall(column: pl.Series, utc: pl.Series) -> pl.Series:
+    """What the clock showed: the text without its offset. utc: what the text was read as."""
+    bare = column.str.replace(_OFFSET, "")
+    read = [_parse(bare, form.replace("%#z", "")) for form in _ZONED]
+    # The form that has read the column with its offset reads every cell without it.
+    found = next(wall for wall in read if not wall.null_count())
+    assert len(found) == len(utc)
+    return found
+
+
+def parse_dates(column: pl.Series, ids: pl.Series, rows: pl.Series, where: str) -> pl.Series:
+    """A column of text as datetimes: in UTC where it gives offsets, else without a zone.
+
+    Errors  DataError with the first row that cannot be read, or where two readings are possible.
     """
     formats = date_formats(column.drop_nulls(), 0.5)
     if not formats:
@@ -88,7 +123,7 @@ def parse_dates(column: pl.Series, ids: pl.Series, rows: pl.Series, where: str) 
     readings = {f: _parse(column, f) for f in formats}
     chosen = formats[0]
     if len({tuple(r.head(1000).to_list()) for r in readings.values()}) > 1:
-        even = [f for f in formats if _is_even(readings[f], ids)]
+        even = [f for f in formats if is_even(readings[f], ids)]
         if len(even) != 1:
             fact = f"{column.drop_nulls()[0]} can be read as " + " and as ".join(
                 _shown(f) for f in formats[:2]
@@ -111,17 +146,24 @@ def _parse(column: pl.Series, form: str) -> pl.Series:
     form, _, added = form.partition("|")
     if added:
         column, form = column + added, form + added.replace("01", "%d")
-    zoned = "%#z" in form
     read = column.str.to_datetime(form, strict=False, time_unit="us", exact=True)
-    return read.dt.convert_time_zone("UTC").dt.replace_time_zone(None) if zoned else read
+    # %Y takes "20" for the year 20.
+    return pl.select(pl.when(read.dt.year().is_between(1000, 9999)).then(read)).to_series()
 
 
-def _is_even(reading: pl.Series, ids: pl.Series) -> bool:
+def spacing(reading: pl.Series, ids: pl.Series) -> Frequency:
+    """The frequency of stamps that need not be in order.
+
+    Errors  DataError when none can be seen.
+    """
+    return calendar.infer(_by_series(reading, ids))
+
+
+def is_even(reading: pl.Series, ids: pl.Series) -> bool:
     """Do these stamps lie on a grid without duplicates or gaps?"""
-    pairs = pl.DataFrame({"id": ids, "ds": reading})
     if reading.null_count():
         return False
-    groups = [part["ds"].sort().to_numpy() for part in pairs.partition_by("id")]
+    groups = _by_series(reading, ids)
     try:
         frequency = calendar.infer(groups)
     except DataError:
@@ -129,8 +171,17 @@ def _is_even(reading: pl.Series, ids: pl.Series) -> bool:
     return all((np.diff(frequency.grid(g, g[0])) == 1).all() for g in groups if len(g) > 1)
 
 
+def _by_series(reading: pl.Series, ids: pl.Series) -> list[calendar.Stamps]:
+    pairs = pl.DataFrame({"id": ids, "ds": reading.cast(pl.Datetime("us", _zone(reading)))})
+    return [part["ds"].sort().to_numpy() for part in pairs.partition_by("id")]
+
+
+def _zone(reading: pl.Series) -> str | None:
+    return getattr(reading.dtype, "time_zone", None)
+
+
 def refuse_cells(column: pl.Series, rows: pl.Series, bad: pl.Series, where: str, why: str) -> None:
-    """Errors: DataError with the first cell of time that is bad, and why."""
+    """Errors  DataError with the first cell of time that is bad, and why."""
     if bad.any():
         at = int(bad.arg_max() or 0)
         cell = column[at]

@@ -6,6 +6,7 @@ Everything is read as text first, so that an error can show a cell as it stands 
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,14 @@ import polars as pl
 
 from refold.errors import DataError
 
-from .stamps import MISSING, NUMBERED_HINTS, as_numbers, date_formats, is_temporal
+from .stamps import (
+    MISSING,
+    NUMBERED_HINTS,
+    are_compact,
+    as_numbers,
+    date_formats,
+    is_temporal,
+)
 
 # A column belongs to a kind when this share of its cells does: one bad cell is then an error that
 # names the row, and not a column of another kind.
@@ -51,7 +59,7 @@ def read_table(
 ) -> Table:
     """The rows of a file in long form: one row per series and time.
 
-    Errors: DataError for a file that is not there or cannot be read, a column that does not exist,
+    Errors  DataError for a file that is not there or cannot be read, a column that does not exist,
     and a guess that is not unique; the text lists the candidates and the flag to give.
     """
     path = Path(path)
@@ -69,20 +77,26 @@ def read_table(
         pl.col(columns.target).alias("y"),
         numbers.alias("row"),
     )
+    if columns.time is not None:
+        # A blank line between rows is no row. Where rows are only numbered, it is a missing value.
+        frame = frame.filter(~_blank(raw))
     return Table(frame, columns, path.stem, path.name, tuple(notes))
 
 
 def _read(path: Path) -> tuple[pl.DataFrame, int]:
     """The rows, and the number of the first one as an editor counts lines."""
-    if path.suffix.lower() not in _SUFFIXES:
-        fact = f"the extension {path.suffix or 'is missing:'!r} is not one of {' '.join(_SUFFIXES)}"
-        raise DataError(fact, "save the table as CSV or Parquet", path.name)
     if not path.is_file():
-        fact = "this is a folder" if path.is_dir() else f"there is no file {path}"
+        fact = f"{path} is a folder" if path.is_dir() else f"there is no file {path}"
         raise DataError(fact, "check the path", "FILE")
+    if path.suffix.lower() not in _SUFFIXES:
+        held = f"the extension {path.suffix!r}" if path.suffix else "a name without an extension"
+        fact = f"{held} is not one of {' '.join(_SUFFIXES)}"
+        raise DataError(fact, "save the table as CSV or Parquet", path.name)
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
-            frame, first_row = pl.read_parquet(path), 1
+            # pandas writes its row labels along when they are not 0, 1, 2 ...
+            labels = r"^__index_level_\d+__$"
+            frame, first_row = pl.read_parquet(path).select(pl.exclude(labels)), 1
         else:
             frame, first_row = _read_text(path), 2
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
@@ -97,15 +111,24 @@ def _read_text(path: Path) -> pl.DataFrame:
     with path.open(encoding="utf-8-sig") as file:
         header = file.readline()
     separator = max(",;\t|", key=header.count)
-    _refuse_headless([cell.strip().strip('"') for cell in header.split(separator)], path.name)
+    names = [cell.strip() for cell in next(csv.reader([header], delimiter=separator), [])]
+    _refuse_headless(names, path.name)
+    _refuse_twice(names, path.name)
     frame = pl.read_csv(path, separator=separator, infer_schema=False, encoding="utf8")
     frame = frame.rename({name: name.strip().lstrip("\ufeff") for name in frame.columns})
     # Blank lines at the end of a file are no rows.
     frame = frame.with_columns(pl.all().str.strip_chars())
-    blank = [all(cell in (None, "") for cell in row) for row in frame.rows()]
-    while blank and blank[-1]:
-        blank.pop()
-    return frame.head(len(blank))
+    held = ~_blank(frame)
+    return frame.head(int(held.arg_true()[-1]) + 1) if held.any() else frame.clear()
+
+
+def _blank(frame: pl.DataFrame) -> pl.Series:
+    """Which rows hold nothing?"""
+    cells = [
+        pl.col(name).is_null() | (pl.col(name) == "" if dtype == pl.String else pl.lit(False))
+        for name, dtype in frame.schema.items()
+    ]
+    return frame.select(pl.all_horizontal(cells)).to_series()
 
 
 def _refuse_headless(names: Sequence[str], where: str) -> None:
@@ -116,6 +139,13 @@ def _refuse_headless(names: Sequence[str], where: str) -> None:
             fact = f"the first line should name the columns, but holds the number {name}"
             remedy = "add a header; one row per time, and a column that names the series if several"
             raise DataError(fact, remedy, where)
+
+
+def _refuse_twice(names: Sequence[str], where: str) -> None:
+    for name in names:
+        if name and names.count(name) > 1:
+            fact = f"{names.count(name)} columns have the name {name!r}"
+            raise DataError(fact, "give each column a name of its own", where)
 
 
 def _choose(raw: pl.DataFrame, given: Columns, where: str) -> tuple[Columns, list[str]]:
@@ -130,7 +160,7 @@ def _choose(raw: pl.DataFrame, given: Columns, where: str) -> tuple[Columns, lis
     kinds.pop(time or "", None)
     target = given.target or _guess_target(kinds, where)
     kinds.pop(target, None)
-    ident = given.id or _guess_id(kinds, where)
+    ident = given.id or _guess_id(raw, kinds, time, where)
     chosen = Columns(target, time, ident)
     notes = []
     if time is None:
@@ -154,6 +184,8 @@ def _kind(column: pl.Series) -> str:
         return "text"
     numbers = as_numbers(known)
     if len(numbers) - numbers.null_count() >= _MOST * len(numbers):
+        if are_compact(known):
+            return "time"
         whole = (numbers.drop_nulls() % 1 == 0).fill_null(False).all()
         return "whole" if whole else "number"
     if column.dtype == pl.String and date_formats(known, _MOST):
@@ -199,15 +231,24 @@ def _guess_target(kinds: dict[str, str], where: str) -> str:
         raise DataError(fact, "name the column to forecast: --target COLUMN", where)
     fact = f"{len(numeric)} columns hold numbers: {_listed(numeric)}"
     remedy = f"say which to forecast: --target {_quoted(numeric[0])}"
+    if "whole" in kinds.values():
+        remedy += ", and if one of them names the series: --id COLUMN"
     if len(numeric) > 3:
         remedy += " (if each column is a series, stack them: one row per series and time)"
     raise DataError(fact, remedy, where)
 
 
-def _guess_id(kinds: dict[str, str], where: str) -> str | None:
-    texts = [name for name, kind in kinds.items() if kind == "text"]
+def _guess_id(raw: pl.DataFrame, kinds: dict[str, str], time: str | None, where: str) -> str | None:
     if "unique_id" in kinds:
         return "unique_id"
+    held = [name for name, kind in kinds.items() if kind == "text"]
+    # A text that is another one in every row names no series: it is a remark, or a date.
+    texts = [name for name in held if raw.height < 2 or raw[name].n_unique() < raw.height]
+    if held and not texts and time is None:
+        cell = raw[held[0]].drop_nulls()[0]
+        fact = f"column {held[0]!r} has another text in every row, for example {cell!r}: it names "
+        fact += "no series, and no date format fits it"
+        raise DataError(fact, "write dates as YYYY-MM-DD, or leave the column out", where)
     if len(texts) > 1:
         fact = f"{len(texts)} columns hold text: {_listed(texts)}"
         raise DataError(fact, f"say which names the series: --id {_quoted(texts[0])}", where)

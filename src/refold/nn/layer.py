@@ -196,8 +196,8 @@ class Recurrent(nn.Module):
     def parameters_of(self, layer: int = 0, reverse: bool = False) -> dict[str, Tensor]:
         """The parameters of one layer and direction by their names in the equation: "W_h", "i.W_x", "i.b".
 
-        What is fixed (a Scalar, a Weight with learn=False) is a buffer and not among them. A weight under one of torch's
-        parametrizations comes as it is computed.
+        What is fixed (a Scalar, a Weight with learn=False) is a buffer and not among them. A weight under one of
+        torch's parametrizations comes as it is computed.
         """
         named = self._part(layer, reverse).named()
         learned = [leaf.name for leaf in self.cell.graph.leaves_of("param") if leaf.learn]

@@ -1,12 +1,13 @@
 """Reports: figures and a page that needs nothing but itself. The only room that draws."""
 
-from .figures import errors_figure, forecast_figure, require_plots, to_png, to_svg
+from .figures import errors_figure, forecast_figure, is_own_png, require_plots, to_png, to_svg
 from .page import forecast_page
 
 __all__ = [
     "errors_figure",
     "forecast_figure",
     "forecast_page",
+    "is_own_png",
     "require_plots",
     "to_png",
     "to_svg",

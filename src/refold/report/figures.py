@@ -42,7 +42,7 @@ _OTHER_STYLES = ("-", (0, (5, 2)), _DOTS, (0, (5, 2, 1, 2)))
 
 
 def require_plots() -> None:
-    """Errors: RefoldError when matplotlib is not installed."""
+    """Errors  RefoldError when matplotlib is not installed."""
     if importlib.util.find_spec("matplotlib") is None:
         fact = "matplotlib is not installed, so no figure can be drawn"
         remedy = "install it: pip install 'refold[plots]' - or forecast without figures: --no-plot"
@@ -116,9 +116,22 @@ def errors_figure(found: Evaluation) -> Figure:
     return figure
 
 
-def to_png(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG."""
-    figure.savefig(path, dpi=160, facecolor=INK["paper"])
+def to_png(figure: Figure) -> bytes:
+    """A figure as the content of a PNG file, which says that refold drew it."""
+    content = io.BytesIO()
+    figure.savefig(
+        content, format="png", dpi=160, facecolor=INK["paper"], metadata={"Software": "refold"}
+    )
+    return content.getvalue()
+
+
+def is_own_png(path: Path) -> bool:
+    """Is this a picture that `to_png` made, and nobody else's?"""
+    try:
+        with path.open("rb") as file:
+            return b"tEXtSoftware\0refold" in file.read(1000)
+    except OSError:
+        return False  # not there, a folder, or not for us to read
 
 
 def to_svg(figure: Figure, name: str, description: str) -> str:

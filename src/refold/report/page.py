@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refold.forecast import Evaluation, Panel, verdict
-from refold.forecast.calendar import text
 from refold.forecast.metrics import DEFINITIONS, NAMES
 
 Floats = NDArray[np.float64]
@@ -176,20 +175,22 @@ def _table_caption(found: Evaluation) -> str:
 
 def _forecast_table(panel: Panel, forecasts: Sequence[Floats]) -> str:
     rows = [
-        (series.name, text(stamp), number(value))
+        (series.name, stamp, number(value))
         for series, stamps, values in zip(
             panel.series, panel.future(len(forecasts[0])), forecasts, strict=True
         )
-        for stamp, value in zip(stamps, values, strict=True)
+        for stamp, value in zip(panel.texts(stamps), values, strict=True)
     ]
     return _plain_table(("unique_id", "ds", "y_hat"), rows, "Forecast")
 
 
 def _held_out_table(found: Evaluation) -> str:
     rows = [
-        (series.name, text(stamp), number(y), number(f), number(f - y))
+        (series.name, stamp, number(y), number(f), number(f - y))
         for series, values in zip(found.held_out.series, found.model.forecasts, strict=True)
-        for stamp, y, f in zip(series.stamps, series.values, values, strict=True)
+        for stamp, y, f in zip(
+            found.held_out.texts(series.stamps), series.values, values, strict=True
+        )
     ]
     return _plain_table(("unique_id", "ds", "y", "y_hat", "error"), rows, "Held-out part")
 
@@ -231,7 +232,7 @@ def number(value: float) -> str:
     """Four digits, thousands apart; a dash where it is not defined."""
     if not np.isfinite(value):
         return "–"
-    if value and abs(value) < 1e-4:
+    if value and not 1e-4 <= abs(value) < 1e12:
         return f"{value:.3g}"
     digits = max(0, 3 - int(np.floor(np.log10(abs(value))))) if value else 0
     return f"{value:,.{digits}f}"
