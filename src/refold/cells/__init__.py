@@ -72,7 +72,7 @@ def _run(path: Path) -> object:
         spec.loader.exec_module(module)
     except RefoldError:
         raise
-    except (Exception, SystemExit) as error:  # whatever the user's file raises, it is the file that has to change
+    except (Exception, SystemExit) as error:  # whatever it is, the user's file has to change
         raise EquationError(
             f"{path} cannot be run: {type(error).__name__}: {error}.",
             "Run it with python to see where it fails.",
