@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import oracle
+import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
@@ -173,3 +174,7 @@ def arguments(
     states = initial(name, BATCH)
     named = {f"initial {k}": s for k, s in enumerate(states)}
     return x, states, {"x": x, **named, **parameters(layer)}
+
+
+both_backends = pytest.mark.parametrize("backend", BACKENDS)
+every_cell = pytest.mark.parametrize("name", CASES)

@@ -7,13 +7,14 @@ import cases
 import pytest
 import torch
 from cases import (
-    BACKENDS,
     BATCH,
     CASES,
     STEPS,
     arguments,
     as_state,
     as_tuple,
+    both_backends,
+    every_cell,
     exact,
     make,
     noise,
@@ -28,9 +29,6 @@ from torch.func import functional_call, grad, jvp, stack_module_state, vmap
 
 import refold as rf
 from refold.errors import KernelError
-
-both_backends = pytest.mark.parametrize("backend", BACKENDS)
-every_cell = pytest.mark.parametrize("name", CASES)
 
 
 def as_function(

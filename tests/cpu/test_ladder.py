@@ -8,14 +8,14 @@ import oracle
 import pytest
 import torch
 from cases import (
-    BACKENDS,
     BATCH,
-    CASES,
     STEPS,
     arguments,
     as_state,
     as_tuple,
+    both_backends,
     by_name,
+    every_cell,
     exact,
     initial,
     make,
@@ -31,9 +31,6 @@ from torch.func import functional_call
 from torch.testing import assert_close
 
 import refold as rf
-
-both_backends = pytest.mark.parametrize("backend", BACKENDS)
-every_cell = pytest.mark.parametrize("name", CASES)
 
 TORCH = {
     "elman": (torch.nn.RNN, {"nonlinearity": "tanh"}),

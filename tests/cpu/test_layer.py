@@ -9,7 +9,17 @@ import cases
 import oracle
 import pytest
 import torch
-from cases import BACKENDS, CASES, as_state, as_tuple, initial, make, noise, parameters
+from cases import (
+    CASES,
+    as_state,
+    as_tuple,
+    both_backends,
+    every_cell,
+    initial,
+    make,
+    noise,
+    parameters,
+)
 from torch.testing import assert_close
 
 import refold as rf
@@ -17,8 +27,6 @@ from refold.errors import KernelError, RefoldError
 
 STEPS, BATCH = 5, 3
 exact = partial(assert_close, rtol=0.0, atol=1e-12)
-both_backends = pytest.mark.parametrize("backend", BACKENDS)
-every_cell = pytest.mark.parametrize("name", CASES)
 
 GATE = ["W_x", "W_h", "b"]
 NAMES = {

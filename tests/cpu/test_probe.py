@@ -6,14 +6,13 @@ import cases
 import oracle
 import pytest
 import torch
-from cases import BACKENDS, CASES, as_state, initial, make, noise, parameters
+from cases import CASES, as_state, both_backends, initial, make, noise, parameters
 from torch.testing import assert_close
 
 import refold as rf
 
 STEPS, BATCH = 5, 3
 exact = partial(assert_close, rtol=0.0, atol=1e-12)
-both_backends = pytest.mark.parametrize("backend", BACKENDS)
 
 
 @both_backends

@@ -6,7 +6,17 @@ import cases
 import oracle
 import pytest
 import torch
-from cases import BACKENDS, CASES, as_state, as_tuple, initial, make, noise, parameters
+from cases import (
+    CASES,
+    as_state,
+    as_tuple,
+    both_backends,
+    every_cell,
+    initial,
+    make,
+    noise,
+    parameters,
+)
 from torch import Tensor
 from torch.nn.utils.rnn import (
     PackedSequence,
@@ -21,8 +31,6 @@ import refold as rf
 STEPS, LENGTHS = 6, [4, 6, 0, 1, 6, 3]
 BATCH = len(LENGTHS)
 exact = partial(assert_close, rtol=0.0, atol=1e-12)
-both_backends = pytest.mark.parametrize("backend", BACKENDS)
-every_cell = pytest.mark.parametrize("name", CASES)
 layouts = pytest.mark.parametrize(
     ("layers", "bidirectional"), [(1, False), (1, True), (2, False), (2, True)]
 )

@@ -122,9 +122,6 @@ class Frequency:
         return f"steps of {self.count} microseconds"
 
 
-NUMBERED = Frequency("number", 1, "1")
-
-
 def parse(alias: str, stamps: Stamps) -> Frequency:
     """The frequency that a pandas offset alias names, anchored where the stamps are.
 

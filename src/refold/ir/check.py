@@ -6,9 +6,8 @@ from refold.errors import PlanError
 from refold.shapes import shape_text
 
 from .graph import SLOT, Graph, Node, Slot
-from .ops import OPS, MisfitError
+from .ops import OPS, MisfitError, reads_comparisons
 
-_BOOLEANS = {"where": (True, False, False), "and": (True, True), "or": (True, True), "not": (True,)}
 _SHAPED_BY_HAND = {SLOT}  # a leaf's shape is its declaration
 
 
@@ -52,7 +51,7 @@ def _line(graph: Graph, i: int, node: Node) -> None:
         return
     _require(shape == node.shape, graph, i, f"{op.name} gives {shape_text(shape)}")
     for argument, boolean in zip(
-        arguments, _BOOLEANS.get(node.op, (False,) * len(arguments)), strict=True
+        arguments, reads_comparisons(node.op, len(arguments)), strict=True
     ):
         _require(OPS[argument.op].boolean == boolean, graph, i, "a comparison meets arithmetic")
 

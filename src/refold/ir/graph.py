@@ -184,6 +184,13 @@ def pruned(graph: Graph) -> Graph:
     return Graph(graph.name, graph.leaves, nodes, outputs)
 
 
+def trimmed(graph: Graph) -> Graph:
+    """The graph without the parameters that no line of it reads; inputs and states stay."""
+    read = graph.slots()
+    leaves = tuple(leaf for leaf in graph.leaves if leaf.kind not in FIXED or leaf.slot in read)
+    return replace(graph, leaves=leaves)
+
+
 def _moved(node: Node, place: dict[int, int]) -> Node:
     return replace(node, args=tuple(place[a] for a in node.args))
 

@@ -111,6 +111,18 @@ class Op:
 
 OPS: dict[str, Op] = {}
 
+_READS_COMPARISONS = {
+    "where": (True, False, False),
+    "and": (True, True),
+    "or": (True, True),
+    "not": (True,),
+}
+
+
+def reads_comparisons(op: str, count: int) -> tuple[bool, ...]:
+    """For each of an op's `count` operands, whether it has to be a comparison; all others are numbers."""
+    return _READS_COMPARISONS.get(op, (False,) * count)
+
 
 def op(
     name: str,

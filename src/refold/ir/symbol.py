@@ -17,7 +17,7 @@ from refold.errors import EquationError
 from refold.shapes import Shape, shape_text
 
 from .graph import SLOT, Builder, Leaf, Node, Place
-from .ops import OPS, MisfitError, constant
+from .ops import OPS, MisfitError, constant, reads_comparisons
 from .source import labels_in, place_in, shown, user_frame
 
 # The functions of the language by name; `refold.ir.functions` fills it, and error texts list it.
@@ -150,13 +150,7 @@ class Reading:
         )
 
     def _legal(self, op: str, operands: tuple[Symbol, ...]) -> None:
-        wants = {
-            "where": (True, False, False),
-            "and": (True,) * 2,
-            "or": (True,) * 2,
-            "not": (True,),
-        }
-        expected = wants.get(op, (False,) * len(operands))
+        expected = reads_comparisons(op, len(operands))
         for operand, boolean in zip(operands, expected, strict=True):
             if operand.boolean and not boolean:
                 self.refuse(

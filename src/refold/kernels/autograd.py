@@ -218,13 +218,11 @@ class _Sequence(torch.autograd.Function):
 def _given(kernel: Derived, gradients: tuple[Tensor, ...], states: int) -> Given:
     """An output that is a state adds its gradient to that state's own."""
     output, history, final = gradients[0], list(gradients[1 : 1 + states]), gradients[1 + states :]
-    names = [o.slot.name for o in kernel.plan.forward.graph.outputs_of("state")]
-    name = kernel.plan.forward.graph.outputs_of("output")[0].slot.name
-    if name not in names:
-        return Given(output, list(history), list(final))
-    k = names.index(name)
-    history[k] = history[k] + output
-    return Given(None, list(history), list(final))
+    same = kernel.plan.output_state
+    if same is None:
+        return Given(output, history, list(final))
+    history[same] = history[same] + output
+    return Given(None, history, list(final))
 
 
 BACKENDS["derived"] = Derived

@@ -42,7 +42,11 @@ class Reference:
         self.step = Lines(plan.forward.graph, sizes)
 
     def __call__(self, call: Call) -> Run:
-        return unpacked(self.forward(call, fixed(self.once, call)))
+        forward = self.forward(call, fixed(self.once, call))
+        rows, same = forward.rows, self.plan.output_state
+        history = tuple(rows.unpack(h) for h in forward.history)
+        output = rows.unpack(forward.output) if same is None else history[same]
+        return Run(output, history, tuple(rows.unsort(s) for s in forward.final))
 
     def forward(self, call: Call, params: Mapping[Slot, Tensor], keep: bool = False) -> Forward:
         """All steps of all rows; `keep` also gives what the plan keeps for the reverse step."""
@@ -54,8 +58,8 @@ class Reference:
         states = [o.slot for o in graph.outputs_of("state")]
         nexts = [o.node for o in graph.outputs_of("state")]
         output = graph.outputs_of("output")[0]
-        separate = Slot("state", output.slot.name) not in states
-        wanted = [output.node] * separate + [k.node for k in self.plan.kept if keep]
+        same = self.plan.output_state
+        wanted = [output.node] * (same is None) + [k.node for k in self.plan.kept if keep]
         loop = Loop(self.step, self.plan.forward, rows, sources, states, nexts, wanted, like)
         probes = call.probes and [rows.steps_of(rows.pack(p)) for p in call.probes]
 
@@ -68,9 +72,7 @@ class Reference:
         history = tuple(loop.history(k) for k in range(len(states)))
         return Forward(
             rows=rows,
-            output=loop.each_row(output.node)
-            if separate
-            else history[_position(states, output.slot)],
+            output=loop.each_row(output.node) if same is None else history[same],
             history=history,
             final=tuple(final),
             kept={k.name: loop.each_row(k.node) for k in self.plan.kept if keep},
@@ -84,21 +86,6 @@ def fixed(once: Lines, call: Call) -> dict[Slot, Tensor]:
     values |= {i: params[slot] for slot, i in once.slots.items()}
     once.work_out(range(len(once.graph.nodes)), values)
     return params | {o.slot: values[o.node] for o in once.graph.outputs}
-
-
-def unpacked(forward: Forward) -> Run:
-    """Back to the caller's layout and order of rows."""
-    rows = forward.rows
-    history = tuple(rows.unpack(h) for h in forward.history)
-    same = [
-        h for h, packed in zip(history, forward.history, strict=True) if packed is forward.output
-    ]
-    output = same[0] if same else rows.unpack(forward.output)
-    return Run(output, history, tuple(rows.unsort(s) for s in forward.final))
-
-
-def _position(states: list[Slot], output: Slot) -> int:
-    return states.index(Slot("state", output.name))
 
 
 BACKENDS["reference"] = Reference

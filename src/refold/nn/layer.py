@@ -88,13 +88,13 @@ class Recurrent(nn.Module):
         self.learn_state = _yes_or_no("learn_state", learn_state)
         self.sizes, self._scalars = self._settings(sizes)
         graph = self.cell.graph
-        self._output = graph.outputs_of("output")[0].slot.name
         self.state_sizes = {leaf.name: self._width(leaf, 0) for leaf in graph.leaves_of("state")}
-        output = graph.nodes[graph.outputs_of("output")[0].node].shape
-        self.output_size = output[0].at(self._letters(0)) if output else 1
+        output = graph.outputs_of("output")[0]
+        leaf = Leaf("output", output.slot.name, graph.nodes[output.node].shape)
+        self.output_size = self._width(leaf, 0)
         self.output_features = self.output_size * self.directions
         if self.num_layers > 1:
-            self._refuse_bad_stack(Leaf("output", self._output, output))
+            self._refuse_bad_stack(leaf)
         self._kernels: dict[tuple[bool, str], Kernel] = {}
         self._probes: list[dict[str, Tensor]] | None = None
         _check_dtype(dtype)

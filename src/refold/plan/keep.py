@@ -30,15 +30,14 @@ class Kept:
 
 def keep(step: Graph, backward: Graph, memory: str) -> tuple[Graph, Graph, tuple[Kept, ...]]:
     """Cut the reverse step off the forward lines: (step that also gives what is kept, reverse step, what is kept)."""
-    ahead_of = _forward_lines(step, backward)
+    step_line = _forward_lines(step, backward)
     stored = _states_after(step)
-    kept = _choose(step, _wanted(backward, ahead_of), stored) if memory == "fast" else set()
+    kept = _choose(step, _wanted(backward, step_line), stored) if memory == "fast" else set()
     names = _names(step, kept)
     slots = {i: Slot("kept", names[i]) for i in kept} | {
         i: Slot("next", s) for i, s in stored.items()
     }
-    # Without kept values the reverse step must not lean on "next" for less than it can rebuild, but states are there.
-    cut = _replaced(step, backward, ahead_of, slots)
+    cut = _replaced(step, backward, step_line, slots)
     used = {slot.name for slot in cut.slots() if slot.kind == "kept"}
     records = tuple(
         Kept(names[i], i, step.nodes[i].shape) for i in sorted(kept) if names[i] in used
@@ -60,15 +59,15 @@ def _forward_lines(step: Graph, backward: Graph) -> dict[int, int]:
     return same
 
 
-def _wanted(backward: Graph, ahead_of: dict[int, int]) -> list[int]:
+def _wanted(backward: Graph, step_line: dict[int, int]) -> list[int]:
     """The forward values that reverse lines read, in forward order; numbers and leaves are no question."""
-    read = {a for i, node in enumerate(backward.nodes) if i not in ahead_of for a in node.args}
+    read = {a for i, node in enumerate(backward.nodes) if i not in step_line for a in node.args}
     read |= {o.node for o in backward.outputs}
     return sorted(
         {
-            ahead_of[i]
+            step_line[i]
             for i in read
-            if i in ahead_of and backward.nodes[i].op not in (SLOT, "const", "size")
+            if i in step_line and backward.nodes[i].op not in (SLOT, "const", "size")
         }
     )
 
@@ -137,13 +136,13 @@ def value_name(graph: Graph, i: int) -> str:
 
 
 def _replaced(
-    step: Graph, backward: Graph, ahead_of: dict[int, int], slots: dict[int, Slot]
+    step: Graph, backward: Graph, step_line: dict[int, int], slots: dict[int, Slot]
 ) -> Graph:
     builder = Builder()
     moved: list[int] = []
     leaves = {leaf.slot: leaf for leaf in backward.leaves}
     for i, node in enumerate(backward.nodes):
-        slot = slots.get(ahead_of.get(i, -1))
+        slot = slots.get(step_line.get(i, -1))
         if slot is None:
             moved.append(builder.add(replace(node, args=tuple(moved[a] for a in node.args))))
             continue

@@ -46,6 +46,14 @@ class Plan:
     memory: str
     cost: Cost
 
+    @property
+    def output_state(self) -> int | None:
+        """Which of the states is the output, counted from 0; None for an output of its own."""
+        graph = self.forward.graph
+        states = [o.slot.name for o in graph.outputs_of("state")]
+        name = graph.outputs_of("output")[0].slot.name
+        return states.index(name) if name in states else None
+
 
 @lru_cache(maxsize=256)
 def plan(cell: Cell, memory: str = "fast") -> Plan:

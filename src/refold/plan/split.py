@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from refold.ir.graph import SLOT, Builder, Graph, Leaf, Node, Output, Slot
+from refold.ir.graph import SLOT, Builder, Graph, Leaf, Node, Output, Slot, trimmed
 from refold.ir.ops import OPS
 
 _STATES = ("state", "carry")
@@ -60,8 +60,7 @@ def hoist(graph: Graph) -> tuple[Graph, Graph]:
             arguments = tuple(moved.get(a, -1) for a in node.args)
             moved[i] = builder.add(replace(node, args=arguments)) if -1 not in arguments else -1
     outputs = tuple(Output(o.slot, moved[o.node]) for o in graph.outputs)
-    step = builder.graph(graph.name, _read(leaves, builder, outputs), outputs)
-    return _once(graph, results), step
+    return _once(graph, results), trimmed(builder.graph(graph.name, leaves, outputs))
 
 
 def _made_of_parameters(graph: Graph) -> set[int]:
@@ -84,17 +83,7 @@ def _made_of_parameters(graph: Graph) -> set[int]:
 def _once(graph: Graph, results: list[tuple[str, int]]) -> Graph:
     builder = Builder(graph.nodes)
     outputs = tuple(Output(Slot("once", name), i) for name, i in results)
-    once = builder.graph(graph.name, graph.leaves_of("param"), outputs)
-    read = set(once.slots())
-    return replace(once, leaves=tuple(leaf for leaf in once.leaves if leaf.slot in read))
-
-
-def _read(leaves: list[Leaf], builder: Builder, outputs: tuple[Output, ...]) -> tuple[Leaf, ...]:
-    """Inputs and states always; parameters only where the step still reads them."""
-    full = Graph("", (), tuple(builder.nodes), outputs)
-    needed = full.before(o.node for o in outputs)
-    read = {slot for slot, i in full.slots().items() if i in needed}
-    return tuple(leaf for leaf in leaves if leaf.kind not in ("param", "once") or leaf.slot in read)
+    return trimmed(builder.graph(graph.name, graph.leaves_of("param"), outputs))
 
 
 def _name(node: Node, count: int, taken: set[str]) -> str:
