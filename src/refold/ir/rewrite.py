@@ -68,7 +68,7 @@ _ARITHMETIC: dict[str, Callable[..., float]] = {
 
 
 def _folded(builder: Builder, node: Node) -> int | None:
-    for rule in (_number, _neutral, _double, _minus, _twice, _bare, _side_by_side):
+    for rule in (_number, _neutral, _double, _minus, _twice, _bare, _flat, _side_by_side):
         found = rule(builder, node)
         if found is not None:
             return found
@@ -173,6 +173,14 @@ def _spread(builder: Builder, index: int) -> bool:
     return builder.nodes[index].op == "expand"
 
 
+def _flat(builder: Builder, node: Node) -> int | None:
+    """A concatenation of concatenations is one."""
+    if node.op != "concat" or all(builder.nodes[a].op != "concat" for a in node.args):
+        return None
+    parts = [builder.nodes[a].args if builder.nodes[a].op == "concat" else (a,) for a in node.args]
+    return builder.add(replace(node, args=tuple(part for group in parts for part in group)))
+
+
 def _side_by_side(builder: Builder, node: Node) -> int | None:
     """Pieces padded with zeros to their places and added up are one concatenation."""
     if node.op != "add" or any(builder.nodes[a].op != "pad" for a in node.args):
@@ -184,7 +192,7 @@ def _side_by_side(builder: Builder, node: Node) -> int | None:
         (start, rows), (next_start, next_rows) = _span(builder, a), _span(builder, b)
         if start + rows == next_start:
             shape = (rows + next_rows, *node.shape[1:])
-            joined = builder.add(Node("concat", (a.args[0], b.args[0]), shape))
+            joined = _again(builder, Node("concat", (a.args[0], b.args[0]), shape))
             if shape == node.shape:
                 return joined
             return builder.add(Node("pad", (joined,), node.shape, (start, node.shape[0])))

@@ -285,9 +285,9 @@ def _plan(e: Explanation) -> str:
     p = e.plan
     rows = [f"plan (memory={p.memory!r})"]
     if p.once.outputs:
-        rows.append(
-            f"  once     {', '.join(o.slot.name for o in p.once.outputs)}: from the parameters, at each call"
-        )
+        names = [o.slot.name.replace(" ", "\u00a0") for o in p.once.outputs]
+        made = f"{', '.join(names)}: from the parameters, at each call"
+        rows.append(_listed("  once     ", made))
     rows += [*_half("forward", p.forward), *_half("backward", p.backward)]
     printer = _named_printer(p.forward.graph)
     kept = [

@@ -8,6 +8,7 @@ from functools import lru_cache
 from refold.errors import PlanError
 from refold.ir.graph import Graph
 from refold.ir.rewrite import fold, simplified
+from refold.ir.sink import sunk
 from refold.ir.trace import Cell
 
 from .adjoint import reverse, reverse_once
@@ -63,7 +64,7 @@ def plan(cell: Cell, memory: str = "fast") -> Plan:
     """
     if memory not in MEMORY:
         raise PlanError(f'memory is "{memory}".', f"Choose one of {', '.join(MEMORY)}.")
-    once, step = hoist(simplified(cell.graph))
+    once, step = hoist(simplified(sunk(cell.graph)))
     forward, backward, kept = keep(step, fold(reverse(step)), memory)
     ahead = _half(forward)
     parameters = [leaf.shape for leaf in cell.graph.leaves_of("param") if leaf.learn]
