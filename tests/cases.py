@@ -15,9 +15,9 @@ import refold as rf
 INPUT, HIDDEN = 3, 4
 STEPS, BATCH = 6, 3
 exact = partial(assert_close, rtol=0.0, atol=1e-12)
-# The two ways the reference kernel takes gradients: torch autograd through the step, and the
-# plan's own derived adjoint.
-BACKENDS = ("reference", "derived")
+# The two ways the reference kernel takes gradients, torch autograd through the step and the plan's own derived
+# adjoint; and what the compiler makes of the same plan.
+BACKENDS = ("reference", "derived", "llvm")
 
 
 @rf.cell(source="two layers, the second fed back to the first")

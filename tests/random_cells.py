@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
+
 import refold as rf
+from refold.ir.graph import Leaf
+from refold.kernels.base import Call, Kernel
 
 Tree = tuple[Any, ...]  # ("leaf", name) | (op, *trees) | ("number", value)
 
@@ -228,3 +232,66 @@ def _work_out(tree: Tree, values: dict[str, Any]) -> Any:
     assert kind == "piece"
     first, second = rf.split(trees[0], parts[1], parts[2])
     return first * (1 + rf.mean(second) * 0.1)
+
+
+def drawn_call(
+    cell: rf.Cell,
+    sizes: Mapping[str, int],
+    steps: int,
+    rows: int,
+    seed: int,
+    dtype: torch.dtype = torch.float64,
+    ragged: bool = False,
+    probes: bool = False,
+) -> Call:
+    """Arguments for one call of a kernel, all with gradients; sums of products stay about 1 at every size.
+
+    The numbers are the same in both precisions. Every second seed runs backwards in time.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int, scale: float = 1.0) -> torch.Tensor:
+        numbers = torch.randn(shape, generator=generator) * scale
+        return numbers.to(dtype).requires_grad_()
+
+    def width(leaf: Leaf) -> int:
+        return leaf.shape[0].at(sizes) if leaf.shape else 1
+
+    graph = cell.graph
+    params = {}
+    for leaf in graph.leaves_of("param"):
+        shape = [size.at(sizes) for size in leaf.shape]
+        params[leaf.name] = normal(*shape, scale=1 / max(3, shape[-1] if shape else 1) ** 0.5)
+    lengths = torch.randint(0, steps + 1, (rows,), generator=generator) if ragged else None
+    states = tuple(normal(rows, width(leaf)) for leaf in graph.leaves_of("state"))
+    zeros = tuple(torch.zeros(steps, *s.shape, dtype=dtype, requires_grad=True) for s in states)
+    return Call(
+        steps,
+        tuple(normal(steps, rows, width(leaf)) for leaf in graph.leaves_of("input")),
+        states,
+        params,
+        lengths,
+        backwards=seed % 2 == 0,
+        probes=zeros if probes else None,
+    )
+
+
+def outcome(kernel: Kernel, call: Call) -> dict[str, torch.Tensor]:
+    """Everything a kernel gives for a call, and the gradient of one number made of it by every argument."""
+    run = kernel(call)
+    values = {"output": run.output}
+    values |= {f"history {k}": h for k, h in enumerate(run.history)}
+    values |= {f"final {k}": f for k, f in enumerate(run.final)}
+    generator = torch.Generator().manual_seed(0)
+    factors = [torch.randn(v.shape, generator=generator).to(v.dtype) for v in values.values()]
+    shares = [(v * f).sum() for v, f in zip(values.values(), factors, strict=True)]
+    groups = (call.inputs, call.states, tuple(call.params.values()), call.probes or ())
+    names = ("input", "state", "parameter", "probe")
+    leaves = {
+        f"dE/d {name} {k}": t
+        for name, group in zip(names, groups, strict=True)
+        for k, t in enumerate(group)
+    }
+    error = torch.stack(shares).sum()
+    found = torch.autograd.grad(error, list(leaves.values()), materialize_grads=True)
+    return {k: v.detach() for k, v in values.items()} | dict(zip(leaves, found, strict=True))

@@ -26,6 +26,9 @@ class Size:
 
     terms: tuple[tuple[Monomial, int], ...] = ()
 
+    def __hash__(self) -> int:
+        return hash(self.terms)
+
     @staticmethod
     def of(value: Size | int | str) -> Size:
         """The size that a number or a text such as "2n+m" stands for."""

@@ -12,7 +12,10 @@ from refold.ir.functions import FUNCTIONS
 ROOT = Path(__file__).parents[2]
 PAGES = [
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{page}.md" for page in ("tour", "language", "networks", "training")),
+    *(
+        ROOT / "docs" / f"{page}.md"
+        for page in ("tour", "language", "networks", "training", "compiler")
+    ),
 ]
 BLOCK = re.compile(r"```python\n(.*?)```(?:\n```text\n(.*?)```)?", re.DOTALL)
 NUMBER = re.compile(r"-?\d+\.?\d*(?:e[-+]?\d+)?")

@@ -85,6 +85,12 @@ class Node:
     label: str | None = field(default=None, compare=False)
     place: Place | None = field(default=None, compare=False)
 
+    def reading(self, args: tuple[int, ...]) -> Node:
+        """This line with other arguments."""
+        if args == self.args:
+            return self
+        return Node(self.op, args, self.shape, self.attr, self.label, self.place)
+
 
 @dataclass(frozen=True, slots=True)
 class Output:
@@ -102,6 +108,10 @@ class Graph:
     leaves: tuple[Leaf, ...]
     nodes: tuple[Node, ...]
     outputs: tuple[Output, ...]
+
+    def __hash__(self) -> int:
+        # A few numbers tell graphs apart: plans are looked up by their cells, and a graph has hundreds of lines.
+        return hash((self.name, len(self.nodes), self.outputs))
 
     def leaves_of(self, kind: str) -> tuple[Leaf, ...]:
         return tuple(leaf for leaf in self.leaves if leaf.kind == kind)
@@ -133,7 +143,13 @@ class Graph:
 
     def varying(self) -> frozenset[int]:
         """The nodes with one value for each step and each row of the batch; the rest is made of parameters alone."""
-        return self.after(i for slot, i in self.slots().items() if slot.kind not in FIXED)
+        fixed = set(self.reading(*FIXED))
+        return self.after(i for i, n in enumerate(self.nodes) if n.op == SLOT and i not in fixed)
+
+    def reading(self, *kinds: str) -> list[int]:
+        """The leaf nodes that read slots of some kinds."""
+        slots = ((i, n.attr) for i, n in enumerate(self.nodes) if n.op == SLOT)
+        return [i for i, s in slots if isinstance(s, Slot) and s.kind in kinds]
 
     def uses(self) -> dict[int, list[int]]:
         """For each node, the nodes that read it, in order."""
@@ -149,16 +165,17 @@ class Builder:
 
     def __init__(self, nodes: Iterable[Node] = ()):
         self.nodes: list[Node] = []
-        self._known: dict[Node, int] = {}
+        # By op, arguments and attribute: the shape follows from these.
+        self._known: dict[tuple[str, tuple[int, ...], Hashable], int] = {}
         for node in nodes:
             self.add(node)
 
     def add(self, node: Node) -> int:
         """The number of this line, new or known. The first label and place that a line gets stay."""
-        known = self._known.get(node)
-        if known is None:
+        count = len(self.nodes)
+        known = self._known.setdefault((node.op, node.args, node.attr), count)
+        if known == count:
             self.nodes.append(node)
-            known = self._known[node] = len(self.nodes) - 1
         elif node.label and not self.nodes[known].label:
             self.name(known, node.label)
         return known
@@ -171,15 +188,17 @@ class Builder:
 
     def graph(self, name: str, leaves: Iterable[Leaf], outputs: Iterable[Output]) -> Graph:
         """The finished graph, without the lines that nothing reads."""
-        full = Graph(name, tuple(leaves), tuple(self.nodes), tuple(outputs))
-        return pruned(full)
+        return pruned(Graph(name, tuple(leaves), tuple(self.nodes), tuple(outputs)))
 
 
 def pruned(graph: Graph) -> Graph:
     """The graph without the nodes that no output needs."""
-    needed = graph.before(output.node for output in graph.outputs)
-    place = {old: new for new, old in enumerate(sorted(needed))}
-    nodes = tuple(_moved(graph.nodes[i], place) for i in sorted(needed))
+    needed = sorted(graph.before(output.node for output in graph.outputs))
+    if len(needed) == len(graph.nodes):
+        return graph
+    place = {old: new for new, old in enumerate(needed)}
+    old = graph.nodes
+    nodes = tuple(old[i].reading(tuple([place[a] for a in old[i].args])) for i in needed)
     outputs = tuple(Output(o.slot, place[o.node]) for o in graph.outputs)
     return Graph(graph.name, graph.leaves, nodes, outputs)
 
@@ -189,10 +208,6 @@ def trimmed(graph: Graph) -> Graph:
     read = graph.slots()
     leaves = tuple(leaf for leaf in graph.leaves if leaf.kind not in FIXED or leaf.slot in read)
     return replace(graph, leaves=leaves)
-
-
-def _moved(node: Node, place: dict[int, int]) -> Node:
-    return replace(node, args=tuple(place[a] for a in node.args))
 
 
 def lines(graph: Graph) -> Iterator[tuple[int, Node]]:

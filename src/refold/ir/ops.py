@@ -41,11 +41,11 @@ class Term:
 
     def do(self, op: str, *others: Term | float, attr: Hashable = None) -> Term:
         """Another line: op(self, *others)."""
-        terms = (self, *(o if isinstance(o, Term) else constant(self.builder, o) for o in others))
-        shape = OPS[op].shape(tuple(t.shape for t in terms), attr)
-        return Term(
-            self.builder, self.builder.add(Node(op, tuple(t.index for t in terms), shape, attr))
-        )
+        builder = self.builder
+        terms = [o if isinstance(o, Term) else constant(builder, o) for o in others]
+        args = (self.index, *[t.index for t in terms])
+        shape = OPS[op].shape(tuple([builder.nodes[i].shape for i in args]), attr)
+        return Term(builder, builder.add(Node(op, args, shape, attr)))
 
     def __add__(self, other: Term | float) -> Term:
         return self.do("add", other)
@@ -299,7 +299,8 @@ op("sqrt", 1, same, lambda g, y, a: (g * 0.5 / y,), "function")
 op("tanh", 1, same, lambda g, y, a: (g * (1.0 - y * y),), "function")
 op("sigmoid", 1, same, lambda g, y, a: (g * (y * (1.0 - y)),), "function")
 op("softplus", 1, same, lambda g, y, a: (g * a.do("sigmoid"),), "function")
-op("relu", 1, same, lambda g, y, a: (_above(y).do("where", g, 0.0),), "cheap")
+# y <= 0 where a <= 0, and the result is more often kept than the operand; NaN passes the gradient on, as in torch.
+op("relu", 1, same, lambda g, y, a: (y.do("le", 0.0).do("where", 0.0, g),), "cheap")
 op("sin", 1, same, lambda g, y, a: (g * a.do("cos"),), "function")
 op("cos", 1, same, lambda g, y, a: (-(g * a.do("sin")),), "function")
 op("atan", 1, same, lambda g, y, a: (g / (a * a + 1.0),), "function")
@@ -360,8 +361,3 @@ op(
     ),
     "product",
 )
-
-
-def _above(y: Term) -> Term:
-    """y > 0, which for relu is the same as a > 0; and the result is more often kept than the operand."""
-    return constant(y.builder, 0.0).do("lt", y)

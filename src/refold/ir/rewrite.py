@@ -8,7 +8,7 @@ share    equal lines become one line (the builder does it whenever a graph is re
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from refold.shapes import Size
@@ -40,7 +40,7 @@ def rewrite(graph: Graph, rule: Rule) -> Graph:
     builder = Builder()
     moved: list[int] = []
     for node in graph.nodes:
-        node = replace(node, args=tuple(moved[a] for a in node.args))
+        node = node.reading(tuple([moved[a] for a in node.args]))
         instead = rule(builder, node)
         if instead is None:
             instead = builder.add(node)
@@ -68,7 +68,10 @@ _ARITHMETIC: dict[str, Callable[..., float]] = {
 
 
 def _folded(builder: Builder, node: Node) -> int | None:
-    for rule in (_number, _neutral, _double, _minus, _twice, _bare, _flat, _side_by_side):
+    # Most lines end here: their arguments are no ops that a rule looks for, nor the same line twice.
+    if _TELLING.isdisjoint([builder.nodes[a].op for a in node.args]) and not _is_twice(node):
+        return None
+    for rule in _RULES[node.op]:
         found = rule(builder, node)
         if found is not None:
             return found
@@ -78,7 +81,7 @@ def _folded(builder: Builder, node: Node) -> int | None:
 def _number(builder: Builder, node: Node) -> int | None:
     """An op on numbers is a number."""
     arguments = [builder.nodes[a] for a in node.args]
-    if not arguments or node.op not in _ARITHMETIC or any(a.op != "const" for a in arguments):
+    if any(a.op != "const" for a in arguments):
         return None
     try:
         value = _ARITHMETIC[node.op](*(a.attr for a in arguments))
@@ -87,12 +90,13 @@ def _number(builder: Builder, node: Node) -> int | None:
     return builder.add(Node("const", (), (), float(value)))
 
 
+_NEUTRAL = {"add": 0.0, "sub": 0.0, "mul": 1.0, "div": 1.0}
+
+
 def _neutral(builder: Builder, node: Node) -> int | None:
     """x + 0, x - 0, x * 1, x / 1 are x; x * -1 is -x."""
-    if node.op not in ("add", "sub", "mul", "div"):
-        return None
     left, right = node.args
-    neutral = {"add": 0.0, "sub": 0.0, "mul": 1.0, "div": 1.0}[node.op]
+    neutral = _NEUTRAL[node.op]
     commutes = node.op in ("add", "mul")
     for kept, other in ((left, right), (right, left)) if commutes else ((left, right),):
         number = builder.nodes[other]
@@ -107,9 +111,8 @@ def _neutral(builder: Builder, node: Node) -> int | None:
 
 def _double(builder: Builder, node: Node) -> int | None:
     """-(-x) and W.T.T undo themselves."""
-    if node.op in ("neg", "transpose") and builder.nodes[node.args[0]].op == node.op:
-        return builder.nodes[node.args[0]].args[0]
-    return None
+    inner = builder.nodes[node.args[0]]
+    return inner.args[0] if inner.op == node.op else None
 
 
 _LINEAR = {  # op -> the arguments in which it is linear, so that a minus sign can be taken out
@@ -127,6 +130,8 @@ _LINEAR = {  # op -> the arguments in which it is linear, so that a minus sign c
 def _minus(builder: Builder, node: Node) -> int | None:
     """A minus sign moves outwards, until it meets a sum: a + (-b) * c is a - b * c."""
     negated = [builder.nodes[a].op == "neg" for a in node.args]
+    if True not in negated:
+        return None
     inner = [builder.nodes[a].args[0] if n else a for a, n in zip(node.args, negated, strict=True)]
     if node.op in ("add", "sub") and negated[1]:
         return _again(
@@ -148,10 +153,14 @@ def _minus(builder: Builder, node: Node) -> int | None:
 
 def _twice(builder: Builder, node: Node) -> int | None:
     """x + x is 2 x."""
-    if node.op != "add" or node.args[0] != node.args[1]:
+    if not _is_twice(node):
         return None
     two = builder.add(Node("const", (), (), 2.0))
     return builder.add(Node("mul", (two, node.args[0]), node.shape, place=node.place))
+
+
+def _is_twice(node: Node) -> bool:
+    return node.op == "add" and node.args[0] == node.args[1]
 
 
 def _again(builder: Builder, node: Node) -> int:
@@ -161,7 +170,7 @@ def _again(builder: Builder, node: Node) -> int:
 
 def _bare(builder: Builder, node: Node) -> int | None:
     """A scalar need not be spread over a shape that the other operand has anyway."""
-    if OPS[node.op].shape is not same or not any(_spread(builder, a) for a in node.args):
+    if not any(_spread(builder, a) for a in node.args):
         return None
     if all(_spread(builder, a) or builder.nodes[a].shape != node.shape for a in node.args):
         return None
@@ -175,7 +184,7 @@ def _spread(builder: Builder, index: int) -> bool:
 
 def _flat(builder: Builder, node: Node) -> int | None:
     """A concatenation of concatenations is one."""
-    if node.op != "concat" or all(builder.nodes[a].op != "concat" for a in node.args):
+    if all(builder.nodes[a].op != "concat" for a in node.args):
         return None
     parts = [builder.nodes[a].args if builder.nodes[a].op == "concat" else (a,) for a in node.args]
     return builder.add(replace(node, args=tuple(part for group in parts for part in group)))
@@ -183,7 +192,7 @@ def _flat(builder: Builder, node: Node) -> int | None:
 
 def _side_by_side(builder: Builder, node: Node) -> int | None:
     """Pieces padded with zeros to their places and added up are one concatenation."""
-    if node.op != "add" or any(builder.nodes[a].op != "pad" for a in node.args):
+    if any(builder.nodes[a].op != "pad" for a in node.args):
         return None
     first, second = sorted(
         (builder.nodes[a] for a in node.args), key=lambda n: _span(builder, n)[0].terms
@@ -205,14 +214,29 @@ def _span(builder: Builder, pad: Node) -> tuple[Size, Size]:
     return pad.attr[0], builder.nodes[pad.args[0]].shape[0]
 
 
+_TELLING = frozenset(("const", "neg", "transpose", "expand", "concat", "pad"))
+_ORDER: dict[Rule, Collection[str]] = {  # rules, and the ops that each of them is about
+    _number: _ARITHMETIC,
+    _neutral: _NEUTRAL,
+    _double: ("neg", "transpose"),
+    _minus: ("add", "sub", *_LINEAR),
+    _twice: ("add",),
+    _bare: [name for name, op in OPS.items() if op.shape is same and op.arity],
+    _flat: ("concat",),
+    _side_by_side: ("add",),
+}
+_RULES: dict[str, tuple[Rule, ...]] = {
+    name: tuple(rule for rule, about in _ORDER.items() if name in about) for name in OPS
+}
+
+
 # Gathering ------------------------------------------------------------------------------------------------------------
 
 
 def gather(graph: Graph) -> Graph:
     """Add the terms of each sum in the order in which they become known: parameters, inputs, states."""
     varying = graph.varying()
-    states = {i for slot, i in graph.slots().items() if slot.kind in ("state", "carry")}
-    loop = graph.after(states)
+    loop = graph.after(graph.reading("state", "carry"))
     rank = [2 if i in loop else int(i in varying) for i in range(len(graph.nodes))]
     uses = graph.uses()
     leaving = {o.node for o in graph.outputs}
@@ -228,7 +252,7 @@ def gather(graph: Graph) -> Graph:
             if len({rank[t] for t, _ in terms}) > 1 and len(terms) > 2:
                 moved.append(_sum_by_rank(builder, graph, node, terms, rank, moved))
                 continue
-        moved.append(builder.add(replace(node, args=tuple(moved[a] for a in node.args))))
+        moved.append(builder.add(node.reading(tuple([moved[a] for a in node.args]))))
     outputs = tuple(Output(o.slot, moved[o.node]) for o in graph.outputs)
     return builder.graph(graph.name, graph.leaves, outputs)
 

@@ -22,7 +22,7 @@ is followed into a join only where it is certain, for all numbers that the lette
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations, pairwise
 
 from refold.shapes import Size
@@ -289,7 +289,7 @@ class _Writer:
             whole = _whole(node)
             if i not in self.varying:
                 args = tuple(self._all(a) for a in node.args)
-                self.lines[i, whole] = self.builder.add(replace(node, args=args))
+                self.lines[i, whole] = self.builder.add(node.reading(args))
             for piece in self.pieces.written[i]:
                 line = self.lines[i, piece] = self._line(node, piece)
                 if piece == whole:

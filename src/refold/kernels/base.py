@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import platform
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from refold.errors import KernelError
-from refold.plan.plan import Plan
+from refold.ir.trace import Cell
+from refold.plan.plan import Plan, plan
+
+from .rows import Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +23,8 @@ class Call:
 
     Shapes  inputs (T, B, size) each; states (B, size) each; lengths (B,) int64 on the CPU, or None when all rows last
             T steps; probes as states, but (T, B, size): zeros that are added to the states after each step, so
-            that the gradient with respect to them is the adjoint delta(t)
+            that the gradient with respect to them is the adjoint delta(t).
+            With `rows` everything is packed and sorted as these say, inputs (rows in all, size), and so is the run
     """
 
     steps: int
@@ -29,14 +34,16 @@ class Call:
     lengths: Tensor | None = None
     backwards: bool = False  # from each row's last step to its first
     probes: tuple[Tensor, ...] | None = None
+    rows: Rows | None = None  # only for compiled code
+    histories: bool = True  # whether the states after every step are wanted
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """What a run gives.
 
-    Shapes  output (T, B, size), 0 past a row's length; history: one (T, B, size) for each state, the same;
-            final: one (B, size) for each state, after each row's own last step
+    Shapes  output (T, B, size), 0 past a row's length; history: one (T, B, size) for each state, the same, or empty
+            where the call has not asked for it; final: one (B, size) for each state, after each row's own last step
     """
 
     output: Tensor
@@ -53,23 +60,125 @@ class Kernel(Protocol):
     def __call__(self, call: Call) -> Run: ...
 
 
+class Later:
+    """A compiled kernel that is made when a call first needs it: making it loads the compiler."""
+
+    backend = "llvm"
+
+    def __init__(self, reason: str, make: Callable[[], Kernel]):
+        self.reason = reason
+        self._make = make
+        self._made: Kernel | None = None
+
+    @property
+    def kernel(self) -> Kernel:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    def __call__(self, call: Call) -> Run:
+        return self.kernel(call)
+
+
 Build = Callable[[Plan, Mapping[str, int], str], Kernel]
 
 # name -> what makes a kernel of it; each backend's module adds its own line in `backends`.
 BACKENDS: dict[str, Build] = {}
+COMPILED = "llvm"  # its module is loaded when it is first needed, the compiler with it
+
+DTYPES = (torch.float32, torch.float64)
+PROCESSORS = ("x86_64", "amd64", "aarch64", "arm64")
 
 
-def build(plan: Plan, sizes: Mapping[str, int], backend: str, device: torch.device) -> Kernel:
-    """A kernel for a plan with every letter given a number.
+def build(
+    cell: Cell,
+    sizes: Mapping[str, int],
+    backend: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    memory: str = "fast",
+) -> Kernel:
+    """A kernel for a cell with every letter given a number.
 
-    Errors  KernelError when there is no such backend, or when a named one cannot run on the device
+    memory  what is stored between the way forward and the way back. "fast": what the plan says; "small": as little as
+            can be. Compiled code then stores the states only at about the square root of T steps, and runs each stretch
+            between two of them again; "derived" stores the states of every step and works the rest out again;
+            "reference" leaves it to torch, which stores everything
+
+    Errors  KernelError when there is no such backend, or when a named one cannot run on the device or in the dtype;
+            PlanError when `memory` is neither
     """
-    if backend == "auto":
-        return BACKENDS["reference"](
-            plan, sizes, f"auto: no compiled backend for {device.type} in this version"
-        )
-    if backend not in BACKENDS:
+    names = (*(name for name in BACKENDS if name != COMPILED), COMPILED)
+    if backend not in ("auto", *names):
         raise KernelError(
-            f'there is no backend "{backend}".', f"Choose one of {', '.join(('auto', *BACKENDS))}."
+            f'there is no backend "{backend}".', f"Choose one of {', '.join(('auto', *names))}."
         )
-    return BACKENDS[backend](plan, sizes, "asked for")
+    made = plan(cell, memory)  # refuses a strange `memory`
+    why_not = _why_not_compiled(device, dtype)
+    if backend == "auto":
+        if why_not:
+            return BACKENDS["reference"](made, sizes, f"auto: {why_not}")
+        reason = f"auto: {str(dtype).removeprefix('torch.')} on the processor is compiled"
+        return Later(reason, lambda: _compiled(cell, sizes, reason, memory))
+    if backend != COMPILED:
+        return BACKENDS[backend](made, sizes, "asked for")
+    if why_not:
+        raise KernelError(f"{why_not}.", 'Choose backend="auto" or backend="reference".')
+    return _compiled(cell, sizes, "asked for", memory)
+
+
+def _why_not_compiled(device: torch.device, dtype: torch.dtype) -> str:
+    """Why compiled code cannot run there, or nothing."""
+    if device.type != "cpu":
+        return f"the compiler knows processors, not {device.type}"
+    if dtype not in DTYPES:
+        return f"the compiler knows float32 and float64, not {str(dtype).removeprefix('torch.')}"
+    if platform.machine().lower() not in PROCESSORS:
+        return f"the compiler does not know the processor {platform.machine()}"
+    return ""
+
+
+def _compiled(cell: Cell, sizes: Mapping[str, int], reason: str, memory: str) -> Kernel:
+    from .llvm.kernel import Compiled
+
+    return Compiled(plan(cell, "fast"), sizes, reason, memory)
+
+
+Home = tuple[
+    Mapping[str, Tensor | None], str
+]  # where a module keeps a parameter, and its name there
+
+
+def ready(
+    kernels: Sequence[Kernel],
+    calls: Sequence[Call],
+    homes: Sequence[Sequence[Home]],
+    starts: Sequence[float] | None,
+    batch_first: bool,
+) -> Callable[..., Any] | None:
+    """A stack of compiled layers made ready for calls without gradients, after a first one; None: it cannot be.
+
+    It takes x and the states in the caller's form, and gives None for a call that it is not made for. `starts` stand
+    for states that are not given.
+    """
+    from .llvm.stream import Stream
+
+    made = [kernel.kernel if isinstance(kernel, Later) else kernel for kernel in kernels]
+    return Stream.of(made, calls, homes, starts, batch_first)
+
+
+def operator_of(kernel: Kernel) -> str:
+    """The name under which torch's operators find a compiled kernel; nothing for another. Defines them for torch."""
+    made = kernel.kernel if isinstance(kernel, Later) else kernel
+    if made.backend != COMPILED:
+        return ""
+    from .llvm import operator
+
+    return operator.name_of(made)  # type: ignore[arg-type]
+
+
+def traced(name: str, call: Call) -> Run:
+    """A call of the kernel of that name as an operator of torch: torch.compile and torch.export take it as it is."""
+    from .llvm.operator import run
+
+    return run(name, call)

@@ -7,46 +7,70 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from refold.errors import KernelError
+from refold.kernels.rows import Rows
 
 Lengths = Tensor | Sequence[int] | None
+HALF = (torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True, slots=True)
 class Entered:
     """A batch inside the house, and how to hand results back in the form it came in.
 
-    Shapes  x (T, B, features); lengths (B,) int64 on the CPU, or None when every row lasts T steps
+    Shapes  x (T, B, features); lengths (B,) int64 on the CPU, or None when every row lasts T steps.
+            With `rows` x is packed as these say, (rows in all, features), and so is all that goes along with it
     """
 
     x: Tensor
+    steps: int
+    batch: int
     lengths: Tensor | None
     packed: PackedSequence | None
     batched: bool
     batch_first: bool
+    rows: Rows | None = None
 
     def out(self, y: Tensor) -> Tensor | PackedSequence:
-        """An output (T, B, size) in the caller's form."""
+        """An output (T, B, size), or a packed one, in the caller's form."""
         if self.packed is not None:
+            if self.rows is not None:
+                return self.packed._replace(data=y)
             return _repacked(y, self.packed, self.lengths)
         if not self.batched:
             return y.squeeze(1)
         return y.transpose(0, 1) if self.batch_first else y
 
+    def state_in(self, state: Tensor) -> Tensor:
+        """A state (layers, B, size) in the order in which rows lie here."""
+        order = self.rows and self.rows.order
+        return state if order is None else state.index_select(1, order)
+
     def state_out(self, state: Tensor) -> Tensor:
         """A state (layers, B, size) in the caller's form: only the batch can be missing."""
+        back = self.rows and self.rows.back
+        if back is not None:
+            return state.index_select(1, back)
         return state if self.batched else state.squeeze(1)
 
 
 def enter(
-    x: Tensor | PackedSequence, lengths: Lengths, features: int, batch_first: bool, like: Tensor
+    x: Tensor | PackedSequence,
+    lengths: Lengths,
+    features: int,
+    batch_first: bool,
+    like: Tensor,
+    keep_packed: bool = False,
 ) -> Entered:
     """Check a batch against a layer and bring it to the inner form.
+
+    keep_packed  a PackedSequence stays packed
 
     Errors  KernelError: x is no tensor, or of another rank, size, dtype or device than the weights `like`; lengths do
             not fit the batch
@@ -57,10 +81,14 @@ def enter(
                 "x is a PackedSequence, and lengths are given as well.",
                 "A PackedSequence knows its lengths: leave lengths out.",
             )
+        x = x._replace(data=cast_like(x.data, like))
         _like_weights(x.data, "x", like)
         _features(x.data, features, "a PackedSequence of")
+        if keep_packed:
+            return _still_packed(x, batch_first)
         padded, counted = pad_packed_sequence(x)
-        return Entered(padded, counted, x, True, batch_first)
+        steps, rows = padded.shape[:2]
+        return Entered(padded, steps, rows, counted, x, True, batch_first)
     if not isinstance(x, Tensor):
         raise KernelError(
             f"x is a {type(x).__name__}, and a layer reads a torch tensor or a PackedSequence.",
@@ -72,6 +100,7 @@ def enter(
             f"or, unbatched, (time, {features}).",
             "For one feature a step, add the feature axis with x.unsqueeze(-1).",
         )
+    x = cast_like(x, like)
     _like_weights(x, "x", like)
     _features(x, features, "x of shape")
     batched = x.dim() == 3
@@ -79,7 +108,27 @@ def enter(
         x = x.unsqueeze(1)
     elif batch_first:
         x = x.transpose(0, 1)
-    return Entered(x, whole_lengths(lengths, x.shape[0], x.shape[1]), None, batched, batch_first)
+    steps, rows = x.shape[:2]
+    return Entered(x, steps, rows, whole_lengths(lengths, steps, rows), None, batched, batch_first)
+
+
+def _still_packed(x: PackedSequence, batch_first: bool) -> Entered:
+    counts = tuple(x.batch_sizes.tolist())
+    falling = all(a >= b for a, b in pairwise(counts))
+    if not counts or not falling or counts[-1] < 1 or sum(counts) != x.data.shape[0]:
+        raise KernelError(
+            f"the PackedSequence has {x.data.shape[0]} rows, and its batch_sizes do not fall or do not add up to them.",
+            "Make it with torch.nn.utils.rnn.pack_padded_sequence.",
+        )
+    rows = Rows(len(counts), counts[0], counts, None, x.sorted_indices, x.unsorted_indices)
+    return Entered(x.data, len(counts), counts[0], None, x, True, batch_first, rows)
+
+
+def cast_like(x: Tensor, like: Tensor) -> Tensor:
+    """Under torch.autocast, what comes in half precision from ops before is brought to the weights' precision."""
+    if x.dtype in HALF and like.dtype not in HALF and torch.is_autocast_enabled(x.device.type):
+        return x.to(like.dtype)
+    return x
 
 
 def enter_states(
@@ -112,7 +161,7 @@ def enter_states(
         )
     entered = []
     for (name, size), s in zip(sizes.items(), tensors, strict=True):
-        rows = (batch.x.shape[1],) if batch.batched else ()
+        rows = (batch.batch,) if batch.batched else ()
         expected = (layers, *rows, size)
         if tuple(s.shape) != expected:
             raise KernelError(
@@ -120,8 +169,9 @@ def enter_states(
                 f"(layers x directions, {'batch, ' if batch.batched else ''}size).",
                 "batch_first does not apply to states, as in torch.nn.",
             )
+        s = cast_like(s, like)
         _like_weights(s, f"state {name}", like)
-        entered.append(s if batch.batched else s.unsqueeze(1))
+        entered.append(batch.state_in(s) if batch.batched else s.unsqueeze(1))
     return tuple(entered)
 
 
@@ -135,6 +185,10 @@ def whole_lengths(
     """
     if lengths is None:
         return None
+    if torch.compiler.is_compiling():
+        return torch.as_tensor(
+            lengths
+        )  # a graph holds no checks of numbers: the operator makes them
     try:
         counted = torch.as_tensor(lengths)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import numbers
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,9 +18,17 @@ from refold.errors import EquationError, KernelError
 from refold.ir.graph import Leaf
 from refold.ir.trace import Cell
 from refold.kernels import autograd as _derived  # noqa: F401  (registers its backend)
-from refold.kernels.base import Call, Kernel, build
+from refold.kernels.base import (
+    COMPILED,
+    Call,
+    Kernel,
+    Run,
+    build,
+    operator_of,
+    ready,
+    traced,
+)
 from refold.plan.cost import letters
-from refold.plan.plan import plan
 
 from .doors import Entered, Lengths, enter, enter_states
 from .parameters import Layout, Parameters
@@ -39,7 +47,10 @@ class Recurrent(nn.Module):
         bidirectional a second network from each sequence's last step to its first; outputs are joined
         batch_first   x and y are (batch, time, feature); states never are
         dropout       between layers, in training only
-        backend       "auto", "reference" (torch's autograd through the step) or "derived" (the plan's own adjoint)
+        backend       "auto", "llvm" (compiled for the processor), "reference" (torch's autograd through the step) or
+                      "derived" (the plan's own adjoint, step by step); "auto" is "llvm" where that can run, and
+                      `layer.kernel.reason` says why it is what it is
+        memory        "fast", or "small": what is stored for the way back (see `refold.kernels.base.build`)
         learn_state   the states before the first step are parameters, used when none are given
         sizes         a number for every further letter of the cell, and values for its fixed scalars
 
@@ -70,6 +81,7 @@ class Recurrent(nn.Module):
         dropout: float = 0.0,
         backend: str = "auto",
         *,
+        memory: str = "fast",
         learn_state: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -85,18 +97,21 @@ class Recurrent(nn.Module):
         self.batch_first = _yes_or_no("batch_first", batch_first)
         self.dropout = _dropout(dropout, self.num_layers)
         self.backend = backend
+        self.memory = memory
         self.learn_state = _yes_or_no("learn_state", learn_state)
         self.sizes, self._scalars = self._settings(sizes)
         graph = self.cell.graph
         self.state_sizes = {leaf.name: self._width(leaf, 0) for leaf in graph.leaves_of("state")}
+        self._input_widths = tuple(self._width(leaf, 0) for leaf in graph.leaves_of("input"))
         output = graph.outputs_of("output")[0]
         leaf = Leaf("output", output.slot.name, graph.nodes[output.node].shape)
         self.output_size = self._width(leaf, 0)
         self.output_features = self.output_size * self.directions
         if self.num_layers > 1:
             self._refuse_bad_stack(leaf)
-        self._kernels: dict[tuple[bool, str], Kernel] = {}
+        self._kernels: dict[tuple[bool, str, torch.dtype], Kernel] = {}
         self._probes: list[dict[str, Tensor]] | None = None
+        self._ready: Callable[..., tuple[Any, Any] | None] | None = None
         _check_dtype(dtype)
         for layer in range(self.num_layers):
             for reverse in range(self.directions):
@@ -119,10 +134,20 @@ class Recurrent(nn.Module):
         return_states="all" gives, in place of y, a dict: each state by its name in the equation, and "output", for
         every step of the top layer, shaped as y.
         """
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() and not self._can_be_traced(x):
             # A loop in Python over frozen records is nothing that dynamo could rebuild; what is around it compiles.
             eager: Any = torch.compiler.disable(self._run)
             return eager(x, state, lengths, return_states)
+        if (
+            not torch.compiler.is_compiling()
+            and self._ready is not None
+            and lengths is None
+            and return_states == "last"
+            and not torch.is_grad_enabled()
+        ):
+            found = self._ready(x, state)
+            if found is not None:
+                return found
         return self._run(x, state, lengths, return_states)
 
     def _run(
@@ -135,7 +160,12 @@ class Recurrent(nn.Module):
         if return_states not in ("last", "all"):
             raise KernelError(f'return_states is "{return_states}".', 'Choose "last" or "all".')
         like = self._part(0, False).like
-        batch = enter(x, lengths, self.input_features, self.batch_first, like)
+        packed = (
+            self._probes is None
+            and isinstance(x, PackedSequence)
+            and self.kernel.backend == COMPILED
+        )
+        batch = enter(x, lengths, self.input_features, self.batch_first, like, packed)
         layers = self.num_layers * self.directions
         states = enter_states(state, self.state_sizes, layers, batch, like)
         if self._probes is not None:
@@ -143,12 +173,22 @@ class Recurrent(nn.Module):
         inputs = self._inputs(batch.x)
         top: dict[str, Tensor] = {}
         finals: list[tuple[Tensor, ...]] = []
+        calls: list[Call] = []
         for layer in range(self.num_layers):
             if layer > 0:
                 below = nn.functional.dropout(top["output"], self.dropout, self.training)
                 inputs = (below, *inputs[1:])
-            top = self._layer(layer, inputs, states, batch, finals)
-        final = tuple(batch.state_out(torch.stack(s)) for s in zip(*finals, strict=True))
+            histories = return_states == "all" and layer == self.num_layers - 1
+            top = self._layer(layer, inputs, states, batch, histories, finals, calls)
+        if torch.compiler.is_compiling():
+            pass
+        elif torch.is_grad_enabled():
+            self._ready = (
+                None  # weights are about to change, through .data perhaps, which nobody is told
+            )
+        elif batch.lengths is None and batch.rows is None:
+            self._make_ready(calls)
+        final = tuple(batch.state_out(joined(s)) for s in zip(*finals, strict=True))
         y = {name: batch.out(v) for name, v in top.items()}
         return (y if return_states == "all" else y["output"]), (
             final[0] if len(final) == 1 else final
@@ -160,36 +200,74 @@ class Recurrent(nn.Module):
         inputs: tuple[Tensor, ...],
         states: tuple[Tensor, ...] | None,
         batch: Entered,
+        histories: bool,
         finals: list[tuple[Tensor, ...]],
+        calls: list[Call],
     ) -> dict[str, Tensor]:
-        """One layer in all its directions: every state and the output for all steps, directions joined."""
-        steps, rows = batch.x.shape[:2]
+        """One layer, its directions joined: the output and, with `histories`, every state, for all steps."""
         runs = []
         for reverse in range(self.directions):
             index = layer * self.directions + reverse
             part = self._part(layer, bool(reverse))
-            first = part.first(rows) if states is None else tuple(s[index] for s in states)
-            probes = self._new_probes(steps, first)
-            call = Call(steps, inputs, first, part.named(), batch.lengths, bool(reverse), probes)
-            run = self._kernel(layer > 0)(call)
+            first = part.first(batch.batch) if states is None else tuple(s[index] for s in states)
+            call = Call(
+                batch.steps,
+                inputs,
+                first,
+                part.named(),
+                batch.lengths,
+                bool(reverse),
+                self._new_probes(batch.steps, first),
+                batch.rows,
+                histories,
+            )
+            run = self._call(layer > 0, call)
+            calls.append(call)
             finals.append(run.final)
             runs.append(run)
-        names = [*self.state_sizes, "output"]
-        values = [(*run.history, run.output) for run in runs]
+        names = [*(self.state_sizes if histories else ()), "output"]
+        values = [(*(run.history if histories else ()), run.output) for run in runs]
         if len(runs) == 1:
             return dict(zip(names, values[0], strict=True))
-        joined = (torch.cat(both, -1) for both in zip(*values, strict=True))
-        return dict(zip(names, joined, strict=True))
+        both = (torch.cat(pair, -1) for pair in zip(*values, strict=True))
+        return dict(zip(names, both, strict=True))
+
+    def _call(self, stacked: bool, call: Call) -> Run:
+        if torch.compiler.is_compiling():
+            return traced(self._operator(stacked), call)
+        return self._kernel(stacked)(call)
+
+    def _can_be_traced(self, x: object) -> bool:
+        return isinstance(x, Tensor) and self._probes is None and self._operator(False) != ""
+
+    @torch.compiler.assume_constant_result
+    def _operator(self, stacked: bool) -> str:
+        """The name of a kernel among torch's operators, which exist from now on; nothing where there is none."""
+        return operator_of(self._kernel(stacked))
+
+    def _make_ready(self, calls: list[Call]) -> None:
+        """Make further calls without gradients ready, where that can be."""
+        self._ready = None
+        every = [self._part(layer, False).homes() for layer in range(self.num_layers)]
+        homes = [kept for kept in every if kept is not None]
+        kernels = [self._kernel(layer > 0) for layer in range(self.num_layers)]
+        compiled = all(kernel.backend == COMPILED for kernel in kernels)
+        direct = not self.bidirectional and self._probes is None and self.dropout == 0
+        if compiled and direct and len(homes) == len(every):
+            starts = None if self.learn_state else self.cell.starts
+            self._ready = ready(kernels, calls, homes, starts, self.batch_first)
 
     def _inputs(self, x: Tensor) -> tuple[Tensor, ...]:
         """x cut into the cell's inputs."""
-        widths = [self._width(leaf, 0) for leaf in self.cell.graph.leaves_of("input")]
+        widths = self._input_widths
+        if len(widths) == 1:
+            return (x,)
         return x.split(widths, -1) if widths else ()
 
     @property
     def input_features(self) -> int:
         """How many features x has: those of all the cell's inputs, side by side."""
-        return sum(self._width(leaf, 0) for leaf in self.cell.graph.leaves_of("input"))
+        return sum(self._input_widths)
 
     # Parameters -------------------------------------------------------------------------------------------------------
 
@@ -239,7 +317,7 @@ class Recurrent(nn.Module):
                 y, _ = layer(x)
             delta = torch.autograd.grad(y.square().sum(), probes[0]["h"])
         """
-        outer, self._probes = self._probes, []
+        outer, self._probes, self._ready = self._probes, [], None
         try:
             yield self._probes
         finally:
@@ -260,17 +338,27 @@ class Recurrent(nn.Module):
         return self._kernel(False)
 
     def _kernel(self, stacked: bool) -> Kernel:
-        device = self._part(0, False).like.device
-        key = (stacked, device.type)
+        like = self._part(0, False).like
+        key = (stacked, like.device.type, like.dtype)
         if key not in self._kernels:
+            letters = self._letters(int(stacked))
             self._kernels[key] = build(
-                plan(self.cell), self._letters(int(stacked)), self.backend, device
+                self.cell, letters, self.backend, like.device, like.dtype, self.memory
             )
         return self._kernels[key]
 
+    def operators(self) -> tuple[str, ...]:
+        """The names under which torch's operators find the compiled kernels, which they do in this process from now on.
+
+        A program that torch.export has written down calls them: a process that loads it makes the same layer first,
+        and calls this. Empty where nothing is compiled.
+        """
+        kernels = {self._kernel(layer > 0) for layer in range(self.num_layers)}
+        return tuple(sorted({operator_of(kernel) for kernel in kernels} - {""}))
+
     def __getstate__(self) -> dict[str, Any]:
         # Kernels are made again where they are needed; they hold compiled code and functions without names.
-        return {**self.__dict__, "_kernels": {}, "_probes": None}
+        return {**self.__dict__, "_kernels": {}, "_probes": None, "_ready": None}
 
     # Sizes ------------------------------------------------------------------------------------------------------------
 
@@ -339,6 +427,7 @@ class Recurrent(nn.Module):
             "bidirectional": (self.bidirectional, False),
             "batch_first": (self.batch_first, False),
             "dropout": (self.dropout, 0.0),
+            "memory": (self.memory, "fast"),
             "learn_state": (self.learn_state, False),
         }
         changed = [f"{name}={value}" for name, (value, usual) in settings.items() if value != usual]
@@ -346,6 +435,11 @@ class Recurrent(nn.Module):
         return ", ".join(
             [self.cell.name, str(self.input_size), str(self.hidden_size), *changed, *sizes]
         )
+
+
+def joined(states: tuple[Tensor, ...]) -> Tensor:
+    """The final states of all layers and directions."""
+    return states[0].unsqueeze(0) if len(states) == 1 else torch.stack(states)
 
 
 def _part_name(layer: int, reverse: bool) -> str:

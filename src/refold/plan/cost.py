@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from refold.ir.graph import Graph
@@ -58,25 +59,29 @@ def cost(
         flops_loop=T * B * _flops(step, loop),
         flops_back=T * B * _flops(backward, range(len(backward.nodes))),
         functions=T * B * _functions(step, whole),
-        kept=T * B * (total(volume(k.shape) for k in kept) + states),
-        weights=total(volume(shape) for shape in params),
+        kept=T * B * (_volumes(Counter(k.shape for k in kept)) + states),
+        weights=_volumes(Counter(params)),
     )
 
 
 def _flops(graph: Graph, lines: Iterable[int]) -> Size:
-    count = Size()
+    found: Counter[Shape] = Counter()  # multiplications, as volumes
     for i in lines:
         node = graph.nodes[i]
         if OPS[node.op].cost == "product":
-            inner = graph.nodes[node.args[0]].shape[-1] if node.op != "outer" else Size.of(1)
-            count = count + volume(node.shape) * inner * 2
-    return count
+            inner = graph.nodes[node.args[0]].shape[-1:] if node.op != "outer" else ()
+            found[*node.shape, *inner] += 1
+    return _volumes(found) * 2
 
 
 def _functions(graph: Graph, lines: Iterable[int]) -> Size:
-    return total(
-        volume(graph.nodes[i].shape) for i in lines if OPS[graph.nodes[i].op].cost == "function"
-    )
+    nodes = graph.nodes
+    return _volumes(Counter(nodes[i].shape for i in lines if OPS[nodes[i].op].cost == "function"))
+
+
+def _volumes(shapes: Mapping[Shape, int]) -> Size:
+    """The sum of the volumes of shapes that occur so many times."""
+    return total(volume(shape) * count for shape, count in shapes.items())
 
 
 def letters(graph: Graph) -> frozenset[str]:

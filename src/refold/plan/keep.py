@@ -53,7 +53,7 @@ def _forward_lines(step: Graph, backward: Graph) -> dict[int, int]:
     same: dict[int, int] = {}
     for i, node in enumerate(backward.nodes):
         if all(a in same for a in node.args):
-            here = builder.add(replace(node, args=tuple(same[a] for a in node.args)))
+            here = builder.add(node.reading(tuple([same[a] for a in node.args])))
             if here < count:
                 same[i] = here
     return same
@@ -90,13 +90,12 @@ def _choose(step: Graph, wanted: list[int], stored: dict[int, str]) -> set[int]:
         if node.op in (SLOT, "const", "size") or i in stored or i in kept:
             return True
         cost = OPS[node.op].cost
-        if (
-            cost == "function"
-        ):  # one call on a stored state: reading it back costs as much as computing it
-            return len(node.args) == 1 and (
-                node.args[0] in stored or step.nodes[node.args[0]].op == SLOT
-            )
-        return cost == "cheap" and all(at_hand(a) for a in node.args)
+        if cost == "function" and len(node.args) == 1:
+            # One call on a stored state: reading it back costs as much as computing it.
+            return node.args[0] in stored or step.nodes[node.args[0]].op == SLOT
+        # A quotient by a row's own number is worked out faster than a vector is read.
+        by_number = node.op == "div" and bool(node.shape) and not step.nodes[node.args[1]].shape
+        return (cost == "cheap" or by_number) and all(at_hand(a) for a in node.args)
 
     def hold(i: int) -> None:
         if at_hand(i):
@@ -144,7 +143,7 @@ def _replaced(
     for i, node in enumerate(backward.nodes):
         slot = slots.get(step_line.get(i, -1))
         if slot is None:
-            moved.append(builder.add(replace(node, args=tuple(moved[a] for a in node.args))))
+            moved.append(builder.add(node.reading(tuple([moved[a] for a in node.args]))))
             continue
         leaves[slot] = Leaf(slot.kind, slot.name, node.shape)
         moved.append(builder.slot(slot, node.shape))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from refold.errors import PlanError
+from refold.ir.centred import without_zero_sums
 from refold.ir.graph import Graph
 from refold.ir.rewrite import fold, simplified
 from refold.ir.sink import sunk
@@ -65,7 +66,7 @@ def plan(cell: Cell, memory: str = "fast") -> Plan:
     if memory not in MEMORY:
         raise PlanError(f'memory is "{memory}".', f"Choose one of {', '.join(MEMORY)}.")
     once, step = hoist(simplified(sunk(cell.graph)))
-    forward, backward, kept = keep(step, fold(reverse(step)), memory)
+    forward, backward, kept = keep(step, fold(without_zero_sums(fold(reverse(step)))), memory)
     ahead = _half(forward)
     parameters = [leaf.shape for leaf in cell.graph.leaves_of("param") if leaf.learn]
     return Plan(

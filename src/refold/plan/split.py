@@ -10,7 +10,7 @@ The same split serves the reverse step, whose states are the adjoints (slot `car
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from refold.ir.graph import SLOT, Builder, Graph, Leaf, Node, Output, Slot, trimmed
 from refold.ir.ops import OPS
@@ -29,8 +29,7 @@ class Split:
 
 def split(graph: Graph) -> Split:
     """Part a step, or a reverse step, by what its states touch. Numbers go with whoever reads them: ahead."""
-    slots = graph.slots()
-    touched = graph.after(i for slot, i in slots.items() if slot.kind in _STATES)
+    touched = graph.after(graph.reading(*_STATES))
     feeding = graph.before(o.node for kind in _STATES for o in graph.outputs_of(kind))
     lines = [i for i, node in enumerate(graph.nodes) if node.op != SLOT]
     return Split(
@@ -58,7 +57,7 @@ def hoist(graph: Graph) -> tuple[Graph, Graph]:
             moved[i] = builder.slot(Slot("once", name), node.shape)
         else:
             arguments = tuple(moved.get(a, -1) for a in node.args)
-            moved[i] = builder.add(replace(node, args=arguments)) if -1 not in arguments else -1
+            moved[i] = builder.add(node.reading(arguments)) if -1 not in arguments else -1
     outputs = tuple(Output(o.slot, moved[o.node]) for o in graph.outputs)
     return _once(graph, results), trimmed(builder.graph(graph.name, leaves, outputs))
 
@@ -66,7 +65,7 @@ def hoist(graph: Graph) -> tuple[Graph, Graph]:
 def _made_of_parameters(graph: Graph) -> set[int]:
     """Lines made of parameters alone that the step reads or returns."""
     staying = set(graph.varying())
-    fixed = graph.after(i for slot, i in graph.slots().items() if slot.kind == "param") - staying
+    fixed = graph.after(graph.reading("param")) - staying
     uses = graph.uses()
     returned = {o.node for o in graph.outputs}
     made = set()

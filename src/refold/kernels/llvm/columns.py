@@ -27,6 +27,18 @@ from .program import (
 Move = Callable[[Access], Access]
 Span = tuple[int, int]  # first column, columns
 
+LINE = 16  # numbers in a cache line of float32: vectors of whole lines begin at one, wherever a single number lies
+
+
+def begin(column: int, size: int) -> int:
+    """Where a vector of a size lies, when columns are free from `column` on."""
+    return padded(column) if size % LINE == 0 else column
+
+
+def padded(width: int) -> int:
+    """The numbers in a row, so that the next row begins at a line too; short rows stay as they are."""
+    return -(-width // LINE) * LINE if width >= LINE else width
+
 
 def take_over(program: Program, kept: tuple[Span, ...]) -> Program:
     """Move columns of `more` into columns of `kept` that nobody reads any more, and close the gaps left behind."""
@@ -45,9 +57,10 @@ def take_over(program: Program, kept: tuple[Span, ...]) -> Program:
     column = 0
     for start, size in results:
         if start not in moves:
-            moves[start] = Access(more, column)
-            column += size
-    buffers = tuple(replace(b, width=column) if b.role == "more" else b for b in program.buffers)
+            moves[start] = Access(more, begin(column, size))
+            column = begin(column, size) + size
+    width = padded(column)
+    buffers = tuple(replace(b, width=width) if b.role == "more" else b for b in program.buffers)
     moved = _moved(replace(program, buffers=buffers), _mover(more, results, moves))
     return _without(moved, more) if column == 0 else moved
 
@@ -104,7 +117,8 @@ def _mover(more: int, results: dict[Span, int], moves: dict[int, Access]) -> Mov
             return access
         start = next(s for s, size in results if s <= access.column < s + size)
         target = moves[start]
-        return replace(access, buffer=target.buffer, column=target.column + access.column - start)
+        column = target.column + access.column - start
+        return Access(target.buffer, column, access.when, access.otherwise)
 
     return move
 
@@ -114,7 +128,10 @@ def _without(program: Program, buffer: int) -> Program:
 
     def move(access: Access) -> Access:
         other = access.otherwise and move(access.otherwise)
-        return replace(access, buffer=access.buffer - (access.buffer > buffer), otherwise=other)
+        if access.buffer < buffer and other is access.otherwise:
+            return access
+        number = access.buffer - (access.buffer > buffer)
+        return Access(number, access.column, access.when, other)
 
     buffers = program.buffers[:buffer] + program.buffers[buffer + 1 :]
     return _moved(replace(program, buffers=buffers), move)
@@ -142,14 +159,18 @@ def _moved_pass(one: Sweep | Folds, move: Move) -> Sweep | Folds:
 
 
 def _moved_lines(lines: tuple[Line, ...], move: Move) -> tuple[Line, ...]:
-    return tuple(
-        replace(line, attr=move(line.attr)) if isinstance(line.attr, Access) else line
-        for line in lines
-    )
+    return tuple([_moved_line(line, move) for line in lines])
+
+
+def _moved_line(line: Line, move: Move) -> Line:
+    if not isinstance(line.attr, Access):
+        return line
+    access = move(line.attr)
+    return line if access is line.attr else Line(line.op, line.args, access, line.scalar)
 
 
 def _moved_stores(stores: tuple[Store, ...], move: Move) -> tuple[Store, ...]:
-    return tuple(replace(store, access=move(store.access)) for store in stores)
+    return tuple([Store(s.line, move(s.access), s.add) for s in stores])
 
 
 def _moved_accumulator(accumulator: Accumulator, move: Move) -> Accumulator:
@@ -161,16 +182,16 @@ def _moved_accumulator(accumulator: Accumulator, move: Move) -> Accumulator:
 
 
 def _moved_products(products: tuple[Product, ...], move: Move) -> tuple[Product, ...]:
-    return tuple(replace(p, operand=move(p.operand)) for p in products)
+    return tuple([Product(p.matrix, move(p.operand), p.size, p.sign) for p in products])
 
 
 def _moved_column(column: Column, move: Move) -> Column:
-    return replace(column, access=move(column.access))
+    return Column(move(column.access), column.size)
 
 
 def _moved_total(total: Total, move: Move) -> Total:
     right = total.right and _moved_column(total.right, move)
-    return replace(total, left=_moved_column(total.left, move), right=right)
+    return Total(total.slot, _moved_column(total.left, move), right)
 
 
 def _moved_carry(carry: Carry, move: Move) -> Carry:

@@ -19,7 +19,7 @@ from refold.ir.graph import FIXED, Graph, Output, Slot
 from refold.plan.plan import Plan
 from refold.shapes import Shape
 
-from .columns import Span, take_over
+from .columns import LINE, Span, begin, padded, take_over
 from .items import Arrival, Item, Items, matrix_of
 from .program import Access, Buffer, Carry, Column, Product, Program, Total
 from .writer import Writer
@@ -114,10 +114,10 @@ class Memory:
         for role in ("output", "given"):
             self._widths[role, output.slot.name] = width(step.nodes[output.node].shape, sizes)
         self._widths |= {("scratch", ""): 0, ("sums", ""): 0, ("more", ""): 0, ("kept", ""): 0}
-        for kept in plan.kept:
-            size = width(kept.shape, sizes)
-            self._kept[kept.name] = (self._widths["kept", ""], size)
-            self._widths["kept", ""] += size
+        kept = {kept.name: width(kept.shape, sizes) for kept in plan.kept}
+        # Whole cache lines first and single numbers last, so that no columns between them are left empty.
+        for name in sorted(kept, key=lambda name: (kept[name] % LINE > 0, kept[name] == 1)):
+            self._kept[name] = (self._room("kept", kept[name]), kept[name])
 
     def access(self, role: str, name: str = "") -> Access:
         return Access(self._numbers.setdefault((role, name), len(self._numbers)))
@@ -142,12 +142,21 @@ class Memory:
 
     def grow(self, role: str, size: int) -> Access:
         """New columns in scratch, sums or more."""
-        column = self._widths[role, ""]
-        self._widths[role, ""] += size
-        return replace(self.access(role), column=column)
+        return replace(self.access(role), column=self._room(role, size))
+
+    def _room(self, role: str, size: int) -> int:
+        column = begin(self._widths[role, ""], size)
+        self._widths[role, ""] = column + size
+        return column
 
     def buffers(self) -> tuple[Buffer, ...]:
-        return tuple(Buffer(*key, SPANS[key[0]], self._widths[key]) for key in self._numbers)
+        return tuple(
+            Buffer(role, name, SPANS[role], self._width(role, name)) for role, name in self._numbers
+        )
+
+    def _width(self, role: str, name: str) -> int:
+        found = self._widths[role, name]
+        return found if name else padded(found)
 
     def is_fixed(self, access: Access) -> bool:
         return self._span(access) == "once"
