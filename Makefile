@@ -23,6 +23,7 @@ check: $(READY)
 	$(BIN)/python -m pytest tests/test_floors.py
 
 bench: $(READY)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
 	$(BIN)/python -m bench
 
 $(READY): pyproject.toml constraints.txt

@@ -1,7 +1,29 @@
-"""`make bench`: every script, one after the other."""
+"""`make bench`: every script, one after the other. About a quarter of an hour on two cores; let nothing else run."""
 
-from bench import forecast_examples, layer_speed
+import time
+
+from bench import (
+    compiled_build,
+    compiled_cells,
+    compiled_limits,
+    compiled_memory,
+    compiled_speed,
+    forecast_examples,
+    layer_speed,
+)
+
+SCRIPTS = (
+    compiled_speed,
+    compiled_cells,
+    compiled_limits,
+    compiled_build,
+    compiled_memory,
+    layer_speed,
+    forecast_examples,
+)
 
 if __name__ == "__main__":
-    layer_speed.main()
-    forecast_examples.main()
+    for script in SCRIPTS:
+        began = time.perf_counter()
+        script.main()
+        print(f"{script.__name__}: {time.perf_counter() - began:.0f} s\n", flush=True)

@@ -4,7 +4,7 @@
 
 float32, forward + backward, medians of interleaved repeats, one and two threads. Ratios above 1 mean faster than
 torch.nn's layer, which for LSTM is oneDNN's hand-tuned kernel: the reference backend is a loop in Python and is not
-meant to beat it. It states what an equation means; compiled backends are measured against the same rows.
+meant to beat it. It states what an equation means; `compiled_speed` measures compiled code in the same rows.
 """
 
 from __future__ import annotations
@@ -17,18 +17,9 @@ import torch
 from torch import Tensor, nn
 
 import refold as rf
+from bench.measure import SHAPES
 from bench.record import into_docs, machine, save, table
 
-# T, B, I, H: the seven shapes in which kernels are compared, from small and many steps to large.
-SHAPES = (
-    (100, 32, 8, 32),
-    (100, 32, 16, 64),
-    (100, 32, 64, 128),
-    (100, 64, 64, 256),
-    (100, 64, 128, 512),
-    (1000, 1, 8, 64),
-    (24, 256, 1, 64),
-)
 VENDOR = {"lstm": nn.LSTM, "gru": nn.GRU, "elman": nn.RNN}
 CELLS = {"lstm": nn.LSTMCell, "gru": nn.GRUCell, "elman": nn.RNNCell}
 REPEATS = 5

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from refold.errors import RefoldError
 
-from . import cells, explain
+from . import cells, doctor, explain
 from .forecast import forecast
 
 app = typer.Typer(
@@ -47,6 +47,7 @@ def main(
 app.command()(forecast)
 app.command()(explain.explain)
 app.command()(cells.cells)
+app.command()(doctor.doctor)
 
 
 def run() -> None:
