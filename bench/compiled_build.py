@@ -27,7 +27,7 @@ import refold as rf
 from bench.cells import LSTM, TEN_GATES, TWELVE
 from bench.measure import CLOCK, Options, at_most, interleaved, options
 from bench.record import into_docs, machine, save, table
-from refold.kernels.llvm import pool
+from refold.kernels.llvm.machine import pool
 
 CELLS = {"LSTM": LSTM, "ten gates": TEN_GATES, "LSTM with layer norm": TWELVE["lstm_norm"]}
 MOST = {"LSTM": 0.35, "ten gates": 0.6, "LSTM with layer norm": 0.7}  # seconds, cold
@@ -52,7 +52,7 @@ def build(cell: str, asked: Options) -> dict[str, float]:
     small = nn.Linear(4, 4)
     torch.autograd.grad(small(torch.randn(3, 4)).tanh().sum(), tuple(small.parameters()))
     began = CLOCK[0]()
-    import_module("refold.kernels.llvm.kernel")
+    import_module("refold.kernels.llvm.running.kernel")
     imported = CLOCK[0]()
     layer = CELLS[cell].layer(INPUTS, HIDDEN, backend=asked.backend)
     planned = CLOCK[0]()

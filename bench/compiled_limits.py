@@ -35,8 +35,8 @@ from bench.measure import (
     training,
 )
 from bench.record import into_docs, machine, save, table
-from refold.kernels.llvm.compile import compile_module
-from refold.kernels.llvm.host import Host, host
+from refold.kernels.llvm.machine.compile import compile_module
+from refold.kernels.llvm.machine.host import Host, host
 
 CHAINS = range(4, 13)
 ROUNDS = 2_000_000

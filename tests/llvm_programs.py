@@ -7,10 +7,9 @@ import numpy as np
 import torch
 
 from refold.ir.graph import Slot
-from refold.kernels.llvm.compile import compile_module
-from refold.kernels.llvm.emit import module_of
-from refold.kernels.llvm.pack import packer
-from refold.kernels.llvm.program import (
+from refold.kernels.llvm.emission.emit import module_of
+from refold.kernels.llvm.emission.pack import packer
+from refold.kernels.llvm.lowering.program import (
     Access,
     Accumulator,
     Buffer,
@@ -23,7 +22,8 @@ from refold.kernels.llvm.program import (
     Store,
     Sweep,
 )
-from refold.kernels.llvm.schedule import tiles
+from refold.kernels.llvm.lowering.schedule import tiles
+from refold.kernels.llvm.machine.compile import compile_module
 
 # The interpreter ------------------------------------------------------------------------------------------------------
 

@@ -159,7 +159,7 @@ def test_narrow_vectors_give_the_same_answers_for_all_cells(
 
 
 def narrow(vectors: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from refold.kernels.llvm.host import host, kinds, machine
+    from refold.kernels.llvm.machine.host import host, kinds, machine
 
     if vectors not in kinds(machine()):
         pytest.skip(f"this processor has no {vectors}")

@@ -164,7 +164,7 @@ def test_the_operator_keeps_torchs_rules() -> None:
 
     Traced values are compared where nothing is kept for the way back: what is kept has columns that nobody reads.
     """
-    from refold.kernels.llvm.operator import name_of
+    from refold.kernels.llvm.running.operator import name_of
 
     layer, _ = twins("lstm")
     x, states = given(layer, STEPS, BATCH)

@@ -7,7 +7,7 @@ import pytest
 import refold as rf
 from refold.cli import examine
 from refold.errors import KernelError
-from refold.kernels.llvm.host import Machine, kinds, machine
+from refold.kernels.llvm.machine.host import Machine, kinds, machine
 
 FACTS = ["versions", "processor", "vectors", "threads", "cache", "gpu"]
 

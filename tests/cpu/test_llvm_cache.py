@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from refold.kernels.llvm import cache
-from refold.kernels.llvm.cache import (
+from refold.kernels.llvm.machine import cache
+from refold.kernels.llvm.machine.cache import (
     FORMAT,
     LIMIT,
     PART,
@@ -26,8 +26,8 @@ from refold.kernels.llvm.cache import (
     open_cache,
     place,
 )
-from refold.kernels.llvm.compile import compile_module
-from refold.kernels.llvm.host import host, kinds, machine
+from refold.kernels.llvm.machine.compile import compile_module
+from refold.kernels.llvm.machine.host import host, kinds, machine
 
 resource = pytest.importorskip("resource")  # POSIX: what it tests, other systems have not
 DATA = bytes(range(256)) * 20
@@ -196,8 +196,8 @@ EIGHT = (
     FORKS
     + """
 import ctypes
-from refold.kernels.llvm.compile import compile_module
-from refold.kernels.llvm.host import host
+from refold.kernels.llvm.machine.compile import compile_module
+from refold.kernels.llvm.machine.host import host
 gate, open_gate = os.pipe()
 target = host()
 def work(number):
@@ -231,7 +231,7 @@ KILLED = (
     FORKS
     + """
 from pathlib import Path
-from refold.kernels.llvm.cache import Cache
+from refold.kernels.llvm.machine.cache import Cache
 folder = Path(sys.argv[1])
 datas = [bytes([n]) * (200_000 + n) for n in range(16)]
 names = [f"{n:02}" for n in range(16)]
@@ -273,7 +273,7 @@ CROWD = (
     FORKS
     + """
 from pathlib import Path
-from refold.kernels.llvm.cache import Cache
+from refold.kernels.llvm.machine.cache import Cache
 disk = Cache(Path(sys.argv[1]), limit=20 * 10_000)
 def write(number):
     for n in range(100):
@@ -396,7 +396,7 @@ def test_a_name_stands_for_everything_that_decides(monkeypatch):
 
 def test_the_compilers_own_files_are_part_of_its_version():
     listed = {name for name, _, _ in ast.literal_eval(cache.sources())}
-    assert {"ir/ops.py", "plan/plan.py", "kernels/llvm/cache.py"} <= listed
+    assert {"ir/ops.py", "plan/plan.py", "kernels/llvm/machine/cache.py"} <= listed
 
 
 def test_nothing_is_unpickled():

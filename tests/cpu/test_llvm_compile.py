@@ -17,8 +17,8 @@ from llvmlite import ir
 
 from refold.errors import KernelError
 from refold.kernels.llvm import LOCK, llvm
-from refold.kernels.llvm.compile import assembly, compile_module
-from refold.kernels.llvm.host import Host, host, kinds, machine
+from refold.kernels.llvm.machine.compile import assembly, compile_module
+from refold.kernels.llvm.machine.host import Host, host, kinds, machine
 
 FAULT = "This is a fault of the compiler, not of your equation: please report it with the equation."
 KINDS = list(kinds(machine()))
@@ -261,8 +261,8 @@ FRESH = """
 import json, sys, time
 import torch, refold
 began = time.perf_counter()
-from refold.kernels.llvm.compile import compile_module
-from refold.kernels.llvm.host import host
+from refold.kernels.llvm.machine.compile import compile_module
+from refold.kernels.llvm.machine.host import host
 imported = time.perf_counter()
 def source():
     return open(sys.argv[1]).read()
@@ -301,8 +301,8 @@ def test_a_fresh_process_loads_from_disk(tmp_path, record_property):
 FORKING = """
 import ctypes, os, signal, sys, threading
 import torch
-from refold.kernels.llvm.compile import compile_module
-from refold.kernels.llvm.host import host
+from refold.kernels.llvm.machine.compile import compile_module
+from refold.kernels.llvm.machine.host import host
 
 def plus(n):
     text = f"define i64 @plus(i64 %x) {{ %y = add i64 %x, {n}\\n ret i64 %y }}"

@@ -17,10 +17,10 @@ from llvm_programs import (
 )
 
 from refold.errors import KernelError
-from refold.kernels.llvm.emit import module_of
-from refold.kernels.llvm.host import host, kinds, machine
-from refold.kernels.llvm.program import Access, Line, Store
-from refold.kernels.llvm.schedule import tiles
+from refold.kernels.llvm.emission.emit import module_of
+from refold.kernels.llvm.lowering.program import Access, Line, Store
+from refold.kernels.llvm.lowering.schedule import tiles
+from refold.kernels.llvm.machine.host import host, kinds, machine
 
 KINDS = list(kinds(machine()))
 RAGGED = [9, 9, 8, 7, 7, 1, 1]  # rows at each step: two tile sizes, one tile, a single row

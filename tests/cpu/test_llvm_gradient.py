@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from refold.errors import KernelError
-from refold.kernels.llvm import gradient, gradient_ir, pool
-from refold.kernels.llvm.gradient import Operand, Output, Run, Term
-from refold.kernels.llvm.host import Host, host, kinds, machine
+from refold.kernels.llvm.emission import gradient_ir
+from refold.kernels.llvm.machine import pool
+from refold.kernels.llvm.machine.host import Host, host, kinds, machine
+from refold.kernels.llvm.running import gradient
+from refold.kernels.llvm.running.gradient import Operand, Output, Run, Term
 
 HAVE = tuple(kinds(machine()))
 TYPES = (torch.float32, torch.float64)

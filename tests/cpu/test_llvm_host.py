@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from refold.errors import KernelError
-from refold.kernels.llvm.host import Machine, describe, host, kinds, machine
+from refold.kernels.llvm.machine.host import Machine, describe, host, kinds, machine
 
 ZEN4 = ("avx", "avx2", "fma", "avx512f", "avx512vl", "avx512dq", "avx512bw")
 

@@ -14,8 +14,16 @@ from torch.testing import assert_close
 
 import refold as rf
 from refold.ir.graph import Graph, Node, Slot
-from refold.kernels.llvm import lower
-from refold.kernels.llvm.program import Access, Folds, Line, Matrix, Product, Program, Sweep
+from refold.kernels.llvm.lowering import lower
+from refold.kernels.llvm.lowering.program import (
+    Access,
+    Folds,
+    Line,
+    Matrix,
+    Product,
+    Program,
+    Sweep,
+)
 from refold.kernels.loop import Lines
 from refold.kernels.spellings import spelled
 from refold.plan.cost import letters

@@ -6,8 +6,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import refold as rf
-from refold.kernels.llvm import lower
-from refold.kernels.llvm.program import Folds
+from refold.kernels.llvm.lowering import lower
+from refold.kernels.llvm.lowering.program import Folds
 from refold.plan.plan import plan
 
 

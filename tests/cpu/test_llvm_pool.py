@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from refold.errors import KernelError
-from refold.kernels.llvm import llvm, pool
-from refold.kernels.llvm.compile import assembly, compile_module
-from refold.kernels.llvm.host import Host, host
+from refold.kernels.llvm import llvm
+from refold.kernels.llvm.machine import pool
+from refold.kernels.llvm.machine.compile import assembly, compile_module
+from refold.kernels.llvm.machine.host import Host, host
 
 pytestmark = pytest.mark.skipif(
     bool(pool.why_alone()), reason=f"one thread here: {pool.why_alone()}"
@@ -354,9 +355,9 @@ import torch
 torch.set_num_threads(2)
 {before}
 def run():
-    from refold.kernels.llvm import pool
-    from refold.kernels.llvm.compile import compile_module
-    from refold.kernels.llvm.host import host
+    from refold.kernels.llvm.machine import pool
+    from refold.kernels.llvm.machine.compile import compile_module
+    from refold.kernels.llvm.machine.host import host
     library = compile_module({text!r}, host())
     x = torch.zeros(9, dtype=torch.int64)
     pool.run(library.address("mark"), x.data_ptr(), 0, 9)
@@ -398,9 +399,9 @@ def test_a_forked_child_runs_alone_and_its_parent_goes_on(early):
 LIMITED = """
 import torch
 torch.set_num_threads(3)
-from refold.kernels.llvm import pool
-from refold.kernels.llvm.compile import compile_module
-from refold.kernels.llvm.host import host
+from refold.kernels.llvm.machine import pool
+from refold.kernels.llvm.machine.compile import compile_module
+from refold.kernels.llvm.machine.host import host
 library = compile_module({text!r}, host())
 x = torch.zeros(9, dtype=torch.int64)
 pool.run(library.address("mark"), x.data_ptr(), 0, 9)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from refold.kernels.llvm.tables import Table, uniform
+from refold.kernels.llvm.running.tables import Table, uniform
 
 LENGTHS = [[3, 3], [4, 2, 2, 1], [5, 0], [2, 2, 0, 0], [1], [0, 0], []]
 every = pytest.mark.parametrize(

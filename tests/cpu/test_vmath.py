@@ -12,9 +12,9 @@ from llvmlite import ir
 
 from refold.errors import KernelError
 from refold.ir.ops import OPS
-from refold.kernels.llvm.compile import assembly, compile_module
-from refold.kernels.llvm.host import host
-from refold.kernels.llvm.vmath import MATH
+from refold.kernels.llvm.arithmetic.vmath import MATH
+from refold.kernels.llvm.machine.compile import assembly, compile_module
+from refold.kernels.llvm.machine.host import host
 
 FLOAT = {32: ir.FloatType(), 64: ir.DoubleType()}
 DTYPE = {32: np.float32, 64: np.float64}

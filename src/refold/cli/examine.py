@@ -19,8 +19,8 @@ from torch import Tensor
 
 from refold import cells
 from refold.errors import RefoldError
-from refold.kernels.llvm import cache, pool
-from refold.kernels.llvm.host import host, kinds, machine
+from refold.kernels.llvm.machine import cache, pool
+from refold.kernels.llvm.machine.host import host, kinds, machine
 from refold.nn.layer import Recurrent
 from refold.plan.cost import letters
 

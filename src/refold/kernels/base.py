@@ -139,7 +139,7 @@ def _why_not_compiled(device: torch.device, dtype: torch.dtype) -> str:
 
 
 def _compiled(cell: Cell, sizes: Mapping[str, int], reason: str, memory: str) -> Kernel:
-    from .llvm.kernel import Compiled
+    from .llvm.running.kernel import Compiled
 
     return Compiled(plan(cell, "fast"), sizes, reason, memory)
 
@@ -161,7 +161,7 @@ def ready(
     It takes x and the states in the caller's form, and gives None for a call that it is not made for. `starts` stand
     for states that are not given.
     """
-    from .llvm.stream import Stream
+    from .llvm.running.stream import Stream
 
     made = [kernel.kernel if isinstance(kernel, Later) else kernel for kernel in kernels]
     return Stream.of(made, calls, homes, starts, batch_first)
@@ -172,13 +172,13 @@ def operator_of(kernel: Kernel) -> str:
     made = kernel.kernel if isinstance(kernel, Later) else kernel
     if made.backend != COMPILED:
         return ""
-    from .llvm import operator
+    from .llvm.running import operator
 
     return operator.name_of(made)  # type: ignore[arg-type]
 
 
 def traced(name: str, call: Call) -> Run:
     """A call of the kernel of that name as an operator of torch: torch.compile and torch.export take it as it is."""
-    from .llvm.operator import run
+    from .llvm.running.operator import run
 
     return run(name, call)

@@ -1,9 +1,9 @@
-"""What a compiler for CPUs stands on; the emitter of plans is still to come, and no layer uses this folder yet.
+"""The compiler for CPUs: any plan as machine code for the processor at hand. Data flows down this list.
 
-    host      what this machine's processor has, or a narrower one that is forced
-    compile   IR to machine code in memory; cache: the same from disk
-    pool      rows of a batch split among torch's own threads
-    vmath     exp, tanh and all other elementwise ops as IR, on lanes; with polynomials and turns
+    lowering    a plan as passes over memory
+    emission    passes as LLVM IR; arithmetic: exp, tanh and all other functions on vectors
+    machine     IR as code in memory: the processor, the build, the cache on disk, torch's threads
+    running     code over batches: the backend itself, autograd, streaming steps, torch's operators
 
 Whoever imports a file of this folder loads llvmlite, once and here: nothing outside imports it before a compiled kernel
 is asked for.

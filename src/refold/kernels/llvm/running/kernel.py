@@ -14,6 +14,18 @@ from torch.autograd import forward_ad
 from refold.errors import KernelError
 from refold.ir.graph import Slot
 from refold.kernels.base import BACKENDS, Call, Run
+from refold.kernels.llvm.lowering import lower
+from refold.kernels.llvm.lowering.hoist import FEW_ROWS, Ahead, hoisted, pays
+from refold.kernels.llvm.lowering.program import (
+    Access,
+    Accumulator,
+    Line,
+    Product,
+    Program,
+    Store,
+    Sweep,
+)
+from refold.kernels.llvm.machine.host import host
 from refold.kernels.loop import Lines, Values, follow
 from refold.kernels.loop import Program as ProgramOfLines
 from refold.kernels.reference import Reference
@@ -21,11 +33,7 @@ from refold.kernels.rows import Rows
 from refold.plan.plan import Plan
 from refold.shapes import Shape
 
-from . import lower
 from .code import Code, compiled
-from .hoist import FEW_ROWS, Ahead, hoisted, pays
-from .host import host
-from .program import Access, Accumulator, Line, Product, Program, Store, Sweep
 from .sequence import Work, infer, plain, recorded, tensors_of
 from .steps import OF_INPUTS, OF_NONE, OF_STATES
 from .tables import Table
@@ -258,7 +266,8 @@ class Compiled:
         if why:
             return self.by_reference(call, why)
         if torch._C._len_torch_dispatch_stack() and call.probes is None and call.rows is None:
-            from . import operator  # a mode looks on, which may have tensors without numbers
+            # A mode looks on, which may have tensors without numbers.
+            from . import operator
 
             return operator.run(operator.name_of(self), call)
         self.check(call)

@@ -29,8 +29,9 @@ from dataclasses import dataclass
 
 import torch
 
+from refold.kernels.llvm.machine.host import Host
+
 from .gradient_text import Text
-from .host import Host
 
 CONTEXT, STRETCH, BLOCK, RUN, TILE, OUTPUT = 5, 3, 12, 2, 5, 8
 SIZES = (6, 4, 1)  # right columns of a tile: every even number from 4 on is made of sixes and fours

@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from refold.kernels.base import Call, Home, Kernel
+from refold.kernels.llvm.machine import pool
 
-from . import pool
 from .code import PLAIN, TURNS, Code, Packed
 from .kernel import Compiled
 from .tables import LEAST, Table, uniform

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 from llvmlite import ir
 
-from .lanes import constant
-from .program import Access, Line
-from .vmath import MATH
+from refold.kernels.llvm.arithmetic.lanes import constant
+from refold.kernels.llvm.arithmetic.vmath import MATH
+from refold.kernels.llvm.lowering.program import Access, Line
 
 I1, I32, I64, PTR = ir.IntType(1), ir.IntType(32), ir.IntType(64), ir.PointerType()
 

@@ -9,8 +9,7 @@ from typing import NamedTuple
 import torch
 
 from refold.errors import KernelError
-
-from . import LOCK, llvm
+from refold.kernels.llvm import LOCK, llvm
 
 
 # Named tuples where nothing leaves this file: a dataclass takes half a millisecond of the twenty for a load.

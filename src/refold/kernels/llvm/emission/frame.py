@@ -9,7 +9,8 @@ from typing import Any
 
 from llvmlite import ir
 
-from .program import Access, Folds, Line, Program, Store, Sweep
+from refold.kernels.llvm.lowering.program import Access, Folds, Line, Program, Store, Sweep
+
 from .values import I1, I64, PTR, Kind, Part, Place, load, offset, row_of
 
 HEAD = 4  # int64 in the context before the buffers

@@ -15,13 +15,14 @@ from collections.abc import Sequence
 import torch
 from llvmlite import ir
 
+from refold.kernels.llvm.arithmetic.lanes import FLOATS
+from refold.kernels.llvm.lowering.program import Folds, Program
+from refold.kernels.llvm.lowering.schedule import Tile
+from refold.kernels.llvm.machine.host import Host
+
 from .check import check
 from .folds import folds_pass
 from .frame import VOID, Frame, counted, word
-from .host import Host
-from .lanes import FLOATS
-from .program import Folds, Program
-from .schedule import Tile
 from .sweep import plain_pass, tiled_pass
 from .values import I1, I64, PTR, Kind, offset
 

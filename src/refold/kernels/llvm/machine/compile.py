@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from refold.errors import KernelError
+from refold.kernels.llvm import LOCK, llvm, no_collection
 
-from . import LOCK, cache, llvm, no_collection
+from . import cache
 from .host import Host
 
 if TYPE_CHECKING:

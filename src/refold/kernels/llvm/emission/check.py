@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from refold.errors import KernelError
-
-from .compile import FAULT
-from .program import Access, Accumulator, Folds, Line, Program, Sweep
+from refold.kernels.llvm.lowering.program import Access, Accumulator, Folds, Line, Program, Sweep
+from refold.kernels.llvm.machine.compile import FAULT
 
 Use = tuple[str, Access, int, bool]  # what for, where, numbers in a row, whether it may be left out
 

@@ -20,7 +20,8 @@ from typing import NamedTuple
 
 import llvmlite
 
-from . import llvm
+from refold.kernels.llvm import llvm
+
 from .host import Host
 
 FORMAT = b"refold machine code 1\n"
@@ -127,7 +128,7 @@ def versions() -> tuple[str, ...]:
 
 def sources() -> str:
     """When the compiler's own files last changed: a version number stands still while one works on them."""
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     return repr(sorted(entry for room in ROOMS for entry in stamps(root / room, room)))
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .schedule import Group, Segment, Tile
+from refold.kernels.llvm.lowering.schedule import Group, Segment, Tile
 
 Sums = dict[
     tuple[int, int, int, int], list[str]

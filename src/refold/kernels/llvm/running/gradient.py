@@ -30,11 +30,10 @@ import torch
 from numpy.typing import NDArray
 
 from refold.errors import KernelError
-
-from . import gradient_ir as emitted
-from . import pool
-from .compile import Library, compile_module
-from .host import Host
+from refold.kernels.llvm.emission import gradient_ir as emitted
+from refold.kernels.llvm.machine import pool
+from refold.kernels.llvm.machine.compile import Library, compile_module
+from refold.kernels.llvm.machine.host import Host
 
 WORTH = 500_000  # multiplications for which it pays to wake one more thread
 TURN = 1.25  # the right's columns become the vectors when that takes so many times fewer operations

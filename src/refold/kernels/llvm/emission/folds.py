@@ -7,9 +7,10 @@ from typing import Any
 
 from llvmlite import ir
 
+from refold.kernels.llvm.arithmetic.lanes import constant
+from refold.kernels.llvm.lowering.program import Fold, Folds
+
 from .frame import Frame, Row, Vector, counted
-from .lanes import constant
-from .program import Fold, Folds
 from .sweep import numbers_of
 from .values import I64, NEUTRAL, Part, across, joined, units, vector_of, work_out
 

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from refold.errors import KernelError
 from refold.ir.graph import Slot
+from refold.kernels.llvm import LOCK, no_collection
+from refold.kernels.llvm.emission.pack import JOB, packer
+from refold.kernels.llvm.lowering.program import Program
+from refold.kernels.llvm.lowering.schedule import Tile, tiles
+from refold.kernels.llvm.machine import pool
+from refold.kernels.llvm.machine.compile import FAULT, compile_module
+from refold.kernels.llvm.machine.host import Host
 
-from . import LOCK, no_collection, pool
-from .compile import FAULT, compile_module
-from .host import Host
-from .pack import JOB, packer
-from .program import Program
-from .schedule import Tile, tiles
 from .tables import Table
 
 LINE = 64  # bytes: the packed weights of each pass begin at a cache line
@@ -232,7 +233,7 @@ def compiled(
 
 
 def _ir(program: Program, cut: tuple[Tile | None, ...], target: Host, dtype: torch.dtype) -> Any:
-    from .emit import (
+    from refold.kernels.llvm.emission.emit import (
         module_of,
     )  # llvmlite's builder is loaded only when there is something to build
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from refold.kernels.llvm.lowering.program import Access, Carry, Column, Total
+
 from . import gradient
 from .code import Code, Packed, Used
-from .program import Access, Carry, Column, Total
 from .tables import Table, uniform
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from functools import lru_cache
 
 import torch
 
-from .compile import Library, compile_module
-from .host import Host
+from refold.kernels.llvm.machine.compile import Library, compile_module
+from refold.kernels.llvm.machine.host import Host
 
 JOB = 10  # int64 in a job
 FIELDS = ("source", "target", "row", "column", "rows", "columns", "block", "step", "width", "sign")

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from .host import Host
+from refold.kernels.llvm.machine.host import Host
+
 from .program import Access, Matrix, Product, Program, Sweep
 
 # Multiply-adds that have to be under way at a time: two units, four cycles each.

@@ -8,11 +8,12 @@ from typing import Any
 
 from llvmlite import ir
 
+from refold.kernels.llvm.arithmetic.lanes import constant
+from refold.kernels.llvm.lowering.program import Accumulator, Line, Sweep
+from refold.kernels.llvm.lowering.schedule import ABREAST, Group, Tile
+
 from .frame import VOID, Frame, Row, Vector, counted
-from .lanes import constant
 from .products import Loop, product_loop
-from .program import Accumulator, Line, Sweep
-from .schedule import ABREAST, Group, Tile
 from .values import I64, PTR, Kind, Part, joined, offset, scaled, store, units, vector_of, work_out
 
 # The lines of a sweep -------------------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""Passes, packing and weight gradients written down as LLVM IR."""
