@@ -192,11 +192,10 @@ def test_the_operator_keeps_torchs_rules() -> None:
 # ---------------------------------------------------------------- data parallel
 
 PARALLEL = """
-import sys, warnings
+import os, sys, warnings
 from pathlib import Path
 import torch
 import torch.distributed as dist
-from cases import noise
 from compiled import given, layer_of
 from torch.nn.parallel import DistributedDataParallel
 
@@ -211,7 +210,9 @@ def main(rank, count, folder):
     y.square().mean().backward()
     if rank == 0:
         torch.save({k: p.grad for k, p in layer.named_parameters()}, f"{folder}/found")
-    dist.destroy_process_group()
+    dist.barrier()
+    # torch takes its process group apart in another thread and may wait for itself there, whatever layer was in it.
+    os._exit(0)
 
 main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
 """
