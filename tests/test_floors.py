@@ -9,6 +9,7 @@ import refold
 
 SOURCE = Path(refold.__file__).parent
 FLOOR = {
+    "collector": 0,
     "errors": 0,
     "shapes": 0.5,  # uses errors
     "ir": 1,
@@ -24,7 +25,7 @@ FLOOR = {
     "__init__": 9,
     "__main__": 9,
 }
-PURE = ("errors", "shapes", "ir", "cells", "plan")
+PURE = ("collector", "errors", "shapes", "ir", "cells", "plan")
 HEAVY = ("llvmlite", "triton", "onnx", "matplotlib", "torch")
 
 

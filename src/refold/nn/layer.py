@@ -134,13 +134,14 @@ class Recurrent(nn.Module):
         return_states="all" gives, in place of y, a dict: each state by its name in the equation, and "output", for
         every step of the top layer, shaped as y.
         """
-        if torch.compiler.is_compiling() and not self._can_be_traced(x):
+        if torch.compiler.is_compiling():
+            if self._can_be_traced(x):
+                return self._run(x, state, lengths, return_states)
             # A loop in Python over frozen records is nothing that dynamo could rebuild; what is around it compiles.
             eager: Any = torch.compiler.disable(self._run)
             return eager(x, state, lengths, return_states)
         if (
-            not torch.compiler.is_compiling()
-            and self._ready is not None
+            self._ready is not None
             and lengths is None
             and return_states == "last"
             and not torch.is_grad_enabled()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+from refold.collector import no_collection
 from refold.errors import PlanError
 from refold.ir.centred import without_zero_sums
 from refold.ir.graph import Graph
@@ -65,6 +66,11 @@ def plan(cell: Cell, memory: str = "fast") -> Plan:
     """
     if memory not in MEMORY:
         raise PlanError(f'memory is "{memory}".', f"Choose one of {', '.join(MEMORY)}.")
+    with no_collection():
+        return _derived(cell, memory)
+
+
+def _derived(cell: Cell, memory: str) -> Plan:
     once, step = hoist(simplified(sunk(cell.graph)))
     forward, backward, kept = keep(step, fold(without_zero_sums(fold(reverse(step)))), memory)
     ahead = _half(forward)

@@ -9,11 +9,10 @@ Whoever imports a file of this folder loads llvmlite, once and here: nothing out
 is asked for.
 """
 
-import gc
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+
+from refold.collector import no_collection
 
 # Around everything here that enters LLVM, which llvmlite keeps under a lock of its own: a fork waits until nobody is
 # inside, so that the child finds both locks open.
@@ -22,19 +21,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=LOCK.acquire, after_in_parent=LOCK.release, after_in_child=LOCK.release
     )
-
-
-@contextmanager
-def no_collection() -> Iterator[None]:
-    """Hold Python's garbage collector: beside the heap of torch, a run of it costs as much as a build."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
 
 with no_collection():
     import llvmlite.binding as llvm

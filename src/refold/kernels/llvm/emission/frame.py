@@ -11,7 +11,7 @@ from llvmlite import ir
 
 from refold.kernels.llvm.lowering.program import Access, Folds, Line, Program, Store, Sweep
 
-from .values import I1, I64, PTR, Kind, Part, Place, load, offset, row_of
+from .values import I1, I64, PTR, Kind, Part, Place, fetch, load, offset, row_of
 
 HEAD = 4  # int64 in the context before the buffers
 VOID = ir.VoidType()
@@ -19,6 +19,9 @@ PASS = ir.FunctionType(VOID, [PTR, PTR, I64, I64, I1])
 # In an entry: whether there is such a step; and where the rows begin, for the first of the two modes.
 FLAG = {"before": 2, "after": 3}
 FIRST = {"now": 4, "before": 5, "after": 6}
+# What a reverse step reads that nobody has touched since forward, or longer: it is asked for one step ahead.
+FAR = {"direct": ("now",), "given": ("now",), "kept": ("now",), "state": ("before",)}
+FOLLOWING = {"now": "before", "before": "twice before"}
 MODE = 3  # from one mode's places to the other's
 
 
@@ -101,8 +104,18 @@ class Frame:
         for access in accesses(step):
             for when in FLAG:
                 self.has(when)
-            if access not in self.places:
-                self.places[access] = self._place(access)
+            for found in (access, self.next_of(access)):
+                if found is not None and found not in self.places:
+                    self.places[found] = self._place(found)
+
+    def next_of(self, access: Access) -> Access | None:
+        """Where the reverse step that follows will read the same, if that may be far from the processor by now.
+
+        At the last of them that may be no place at all: to ask for memory that is not there does no harm.
+        """
+        if access.when not in FAR.get(self.program.buffers[access.buffer].role, ()):
+            return None
+        return Access(access.buffer, access.column, FOLLOWING[access.when])
 
     def has(self, when: str) -> Any:
         """Whether these rows have a step before, or after."""
@@ -145,6 +158,10 @@ class Frame:
         if (number, when) in self._bases:
             return self._bases[number, when]
         b, buffer = self.b, self.program.buffers[number]
+        if when == "twice before":
+            now, before = (b.ptrtoint(self._base(number, w), I64) for w in ("now", "before"))
+            self._bases[number, when] = b.inttoptr(b.sub(b.add(before, before), now), PTR)
+            return self._bases[number, when]
         base = b.inttoptr(word(b, self.context, HEAD + 2 * number), PTR)
         if buffer.span == "steps":
             mode = word(b, self.context, HEAD + 2 * number + 1)
@@ -176,7 +193,9 @@ class Row:
     def find(self, lines: Iterable[Line], stores: Iterable[Store] = ()) -> None:
         """Work out where lines read and what is stored goes, before a loop that does so."""
         for access in touched(lines, stores):
-            self.pointer(access)
+            for found in (access, self.frame.next_of(access)):
+                if found is not None:
+                    self.pointer(found)
 
     def read(self, access: Access, scalar: bool) -> Any:
         f = self.frame
@@ -202,6 +221,9 @@ class Vector:
         if scalar:
             return self.row.read(access, scalar)
         f = self.row.frame
+        following = f.next_of(access)
+        if following is not None:
+            fetch(f.b, f.kind, self.row.pointer(following), self.part)
         return load(f.b, f.kind, self.row.pointer(access), self.part)
 
     def given(self, number: int) -> Any:

@@ -83,6 +83,16 @@ def load(b: ir.IRBuilder, kind: Kind, pointer: Any, part: Part) -> Any:
     return b.call(function, [at, I32(kind.bytes), part.mask, constant(kind.vector, 0.0)])
 
 
+def fetch(b: ir.IRBuilder, kind: Kind, pointer: Any, part: Part) -> None:
+    """Ask for a vector of units that will be read soon."""
+    function = b.module.globals.get("llvm.prefetch.p0")
+    if function is None:
+        signature = ir.FunctionType(ir.VoidType(), [PTR, I32, I32, I32])
+        function = ir.Function(b.module, signature, "llvm.prefetch.p0")
+    at = b.gep(pointer, [part.first], source_etype=kind.number)
+    b.call(function, [at, I32(0), I32(2), I32(1)])  # to be read, into the second cache, data
+
+
 def store(b: ir.IRBuilder, kind: Kind, value: Any, pointer: Any, part: Part) -> None:
     """Write the units that exist, and nothing beside them."""
     at = b.gep(pointer, [part.first], source_etype=kind.number)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
+from refold.collector import no_collection
 from refold.errors import KernelError
-from refold.kernels.llvm import LOCK, llvm, no_collection
+from refold.kernels.llvm import LOCK, llvm
 
 from . import cache
 from .host import Host

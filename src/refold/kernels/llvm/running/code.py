@@ -11,9 +11,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from refold.collector import no_collection
 from refold.errors import KernelError
 from refold.ir.graph import Slot
-from refold.kernels.llvm import LOCK, no_collection
+from refold.kernels.llvm import LOCK
 from refold.kernels.llvm.emission.pack import JOB, packer
 from refold.kernels.llvm.lowering.program import Program
 from refold.kernels.llvm.lowering.schedule import Tile, tiles

@@ -20,7 +20,7 @@ Threads split the columns of the outputs, never a sum: the results are the same 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import NamedTuple
@@ -28,6 +28,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from refold.errors import KernelError
 from refold.kernels.llvm.emission import gradient_ir as emitted
@@ -101,15 +102,28 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class Room:
+    """The tables of one call, where the compiled code reads them, and behind them room for so many threads."""
+
+    words: NDArray[np.int64]
+    begin: int
+    scratch: int  # its address
+    threads: int
+    memory: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Phase:
-    """Tables for one call of the compiled code: to `words[places[i]]` the address of `buffers[i]` is to be added."""
+    """Tables for one call of the compiled code: `words[places[i]]` is the address of `buffers[i]` and `offsets[i]`."""
 
     words: NDArray[np.int64]
     places: NDArray[np.intp]
     buffers: NDArray[np.intp]
+    offsets: NDArray[np.int64]
     cost: int
     least: int
     scratch: int  # bytes for one thread
+    rooms: list[Room] = field(default_factory=list)  # that no call is in
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,18 +151,34 @@ def run(work: Work, addresses: Sequence[int]) -> None:
     """Work all terms out. The memory at the addresses must stay until this returns."""
     function = work.library.address("run")
     for phase in work.phases:
-        table = -(-phase.words.nbytes // emitted.LINE) * emitted.LINE
-        size = table + phase.scratch * pool.threads() + emitted.LINE
-        memory = torch.empty(size // 8, dtype=torch.int64)
-        lies = memory.data_ptr()
-        skipped = -lies % emitted.LINE
-        begin = lies + skipped
-        words = memory.numpy()[skipped // 8 : skipped // 8 + len(phase.words)]
-        words[:] = phase.words
+        room = free_room(phase)
         # Counted from the end: SCRATCH is -2, TABLE -1.
-        bases = np.array([*addresses, begin + table, begin], dtype=np.int64)
-        words[phase.places] += bases[phase.buffers]
-        pool.run(function, begin, 0, phase.cost, least=phase.least)
+        bases = np.array([*addresses, room.scratch, room.begin], dtype=np.int64)
+        room.words[:] = phase.words  # among them how many threads have come: the code counts them
+        room.words[phase.places] = phase.offsets + bases[phase.buffers]
+        pool.run(function, room.begin, 0, phase.cost, least=phase.least)
+        phase.rooms.append(room)
+
+
+def free_room(phase: Phase) -> Room:
+    """Room that no other call is in, for as many threads as there are now."""
+    threads = pool.threads()
+    try:
+        room = phase.rooms.pop()
+    except IndexError:
+        return room_of(phase, threads)
+    return room if room.threads >= threads else room_of(phase, threads)
+
+
+def room_of(phase: Phase, threads: int) -> Room:
+    """New room."""
+    table = -(-phase.words.nbytes // emitted.LINE) * emitted.LINE
+    size = table + phase.scratch * threads + emitted.LINE
+    memory = torch.empty(size // 8, dtype=torch.int64)
+    skipped = -memory.data_ptr() % emitted.LINE
+    begin = memory.data_ptr() + skipped
+    words = memory.numpy()[skipped // 8 : skipped // 8 + len(phase.words)]
+    return Room(words, begin, begin + table, threads, memory)
 
 
 @lru_cache(maxsize=16)
@@ -334,10 +364,12 @@ def tables(found: Sequence[Group], kind: emitted.Kind) -> Phase:
     scratch = -(-scratch // emitted.LINE) * emitted.LINE
     at = words.add_all(stretches)
     words.set(0, len(stretches), at, (SCRATCH, 0), scratch)
+    array, places = np.array(words.words, dtype=np.int64), np.fromiter(words.buffers, dtype=np.intp)
     return Phase(
-        np.array(words.words, dtype=np.int64),
-        np.fromiter(words.buffers, dtype=np.intp),
+        array,
+        places,
         np.fromiter(words.buffers.values(), dtype=np.intp),
+        array[places],
         cost,
         max(1, least),
         scratch,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from refold.collector import no_collection
 from refold.errors import KernelError
 from refold.ir.graph import Slot
 from refold.kernels.base import BACKENDS, Call, Run
@@ -171,10 +173,11 @@ class Compiled:
 
     def _forward(self, keep: bool) -> Program:
         if keep not in self._programs:
-            self._programs[keep] = lower.forward(self.plan, self.sizes, keep)
+            with no_collection():
+                self._programs[keep] = lower.forward(self.plan, self.sizes, keep)
         return self._programs[keep]
 
-    @property
+    @cached_property
     def kept_width(self) -> int:
         """Numbers that are kept of each row."""
         program = self._forward(True)
@@ -191,7 +194,8 @@ class Compiled:
         """The reverse step (see `lower.backward`)."""
         key = (dtype, inputs, direct, deltas)
         if key not in self._codes:
-            program = lower.backward(self.plan, self.sizes, inputs, direct, deltas)
+            with no_collection():
+                program = lower.backward(self.plan, self.sizes, inputs, direct, deltas)
             self._codes[key] = self._compiled(program, dtype)
         return self._codes[key]
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from operator import is_
 from typing import Any, NamedTuple
 
 import torch
@@ -90,10 +89,13 @@ class Stream:
         self.features = self.kernel.input_widths[0]
         self.parts: list[Part] = []
         self.calls = [replace(call, inputs=()) for call in calls]
-        self.tensors = [p for call in calls for p in call.params.values()]
-        self.versions = [p._version for p in self.tensors]
-        self.addresses = [p.data_ptr() for p in self.tensors]
-        self.homes = [(home.get, name) for kept in homes for home, name in kept]
+        tensors = [p for call in calls for p in call.params.values()]
+        places = [(home.get, name) for kept in homes for home, name in kept]
+        # Where each parameter is kept, and what told of it then.
+        self.held = [
+            (get, name, p, p.data_ptr(), p._version)
+            for (get, name), p in zip(places, tensors, strict=True)
+        ]
         for kernel, call in zip(kernels, calls, strict=True):
             code = kernel.forward_code(self.dtype, False, uniform(1, 1, False))
             values = kernel.values(call)
@@ -128,7 +130,8 @@ class Stream:
         if shapes is None:
             shapes = self._shapes(x.shape)
         dtype = self.dtype
-        if shapes.table is None or x.dtype is not dtype or not x.is_cpu or x.is_neg():
+        table = shapes.table
+        if table is None or x.dtype is not dtype or not x.is_cpu or x.is_neg():
             return None
         if state is None:
             states = shapes.starts
@@ -149,13 +152,12 @@ class Stream:
                     or s.is_neg()
                 ):
                     return None
-        tensors = self.tensors
-        if (
-            not all(map(is_, [get(name) for get, name in self.homes], tensors))
-            or [p.data_ptr() for p in tensors] != self.addresses
-            or (shapes.table.steps == 1 and [p._version for p in tensors] != self.versions)
-        ):
-            return None
+        single = table.steps == 1
+        for get, name, p, address, version in self.held:
+            if get(name) is not p or p.data_ptr() != address:
+                return None
+            if single and p._version != version:
+                return None
         if shapes.turned:
             x = x.transpose(0, 1)
         if x.layout is not torch.strided:
@@ -164,7 +166,7 @@ class Stream:
             x = x.contiguous()
         rooms = shapes.rooms
         room = rooms.pop() if rooms else self._room(shapes)
-        run = self._step if shapes.table.steps == 1 else self._steps
+        run = self._step if single else self._steps
         results = run(x, states, shapes, room)
         rooms.append(room)
         return results
