@@ -92,7 +92,7 @@ def given(
     layer: rf.Recurrent, steps: int, batch: int, seed: int = 1
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """x and initial states that fit a layer, with gradients."""
-    dtype = next(layer.parameters()).dtype
+    dtype = next(iter(layer.state_dict().values())).dtype
     x = normal(steps, batch, layer.input_features, seed=seed, dtype=dtype)
     runs = layer.num_layers * layer.directions
     states = [

@@ -9,7 +9,7 @@ from refold.ir.graph import SLOT, Graph, Leaf, Slot
 from refold.shapes import Size
 
 Value = Any  # a number, or lists of them
-SIZES = {"m": 2, "n": 3, "k": 2}
+SIZES = {"m": 2, "n": 3, "k": 2, "q": 2, "r": 2, "u": 2}
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "add": lambda a, b: a + b,
@@ -18,6 +18,11 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "div": lambda a, b: a / b,
     "neg": lambda a: -a,
     "exp": math.exp,
+    "expm1": math.expm1,
+    "log": math.log,
+    "softplus": lambda a: max(a, 0.0) + math.log1p(math.exp(-abs(a))),
+    "abs": abs,
+    "sign": lambda a: float((a > 0) - (a < 0)),
     "sqrt": math.sqrt,
     "tanh": math.tanh,
     "sigmoid": lambda a: 1 / (1 + math.exp(-a)),
@@ -26,6 +31,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "relu": lambda a: max(a, 0.0),
     "stop_gradient": lambda a: a,
     "maximum": max,
+    "minimum": min,
     "lt": lambda a, b: a < b,
     "le": lambda a, b: a <= b,
     "eq": lambda a, b: a == b,
@@ -92,9 +98,12 @@ def work_out(graph: Graph, slots: Mapping[Slot, Value]) -> list[Value]:
 
 
 def numbers(leaves: tuple[Leaf, ...], seed: int) -> dict[Slot, Value]:
-    """A random value for each leaf."""
+    """A random value for each leaf; a fixed scalar has its own, which an equation may rely on."""
     r = random.Random(seed)
-    return {
+    found = {
         leaf.slot: filled([s.at(SIZES) for s in leaf.shape], lambda: r.gauss(0.0, 0.7))
         for leaf in leaves
     }
+    fixed = [leaf for leaf in leaves if not leaf.learn and not leaf.shape]
+    constants = {leaf.slot: dict(leaf.init.settings)["value"] for leaf in fixed if leaf.init}
+    return found | constants

@@ -24,6 +24,7 @@ if _TYPE_CHECKING:
     from refold.data.batch import Sequences as Sequences
     from refold.forecast import Forecaster as Forecaster
     from refold.nn.layer import Recurrent as Recurrent
+    from refold.nn.reservoir import EchoState as EchoState
     from refold.nn.wiring import Network as Network
     from refold.train.bptt import Gradients as Gradients
     from refold.train.bptt import gradients as gradients
@@ -36,6 +37,7 @@ if _TYPE_CHECKING:
 # name -> the module that has it, loaded at first use. The imports above tell type checkers the same; a test compares.
 _LATER = {
     "Batch": "refold.data.batch",
+    "EchoState": "refold.nn.reservoir",
     "Errors": "refold.train.errors",
     "Fit": "refold.train.fit",
     "Forecaster": "refold.forecast",

@@ -83,7 +83,7 @@ def test_identity_and_spectral_radius():
 def test_every_initialiser_is_reproducible_and_takes_a_vector_or_says_why_not():
     for name in INITIALISERS:
         assert_close(drawn(name, "n n", seed=3), drawn(name, "n n", seed=3), rtol=0, atol=0)
-        if name in ("orthogonal", "identity", "spectral_radius"):
+        if name in ("orthogonal", "identity", "spectral_radius", "blocks"):
             with pytest.raises(rf.EquationError, match="needs a"):
                 drawn(name, "n")
         else:
@@ -107,3 +107,53 @@ def test_resetting_draws_again():
     before = {name: p.clone() for name, p in layer.named_parameters()}
     layer.reset_parameters()
     assert all((p != before[name]).any() for name, p in layer.named_parameters())
+
+
+def test_between_is_uniform_between_two_numbers():
+    w = drawn(rf.Init("between", low=1.0, high=3.0))
+    assert w.min() >= 1 and w.max() <= 3
+    spread(w, 2 / math.sqrt(12))
+
+
+def test_gains_and_slopes_scale():
+    spread(drawn(rf.Init("lecun_normal", gain=0.5)), 0.5 / math.sqrt(COLUMNS))
+    spread(drawn(rf.Init("he_uniform", a=8.0)), math.sqrt(2 / (65 * COLUMNS)))
+
+
+def test_blocks_put_equal_numbers_of_rows_in_each_column():
+    w = drawn("blocks")
+    assert_close(w.sum(1), torch.ones(ROWS, dtype=torch.float64))
+    whole = drawn("blocks", "n n")
+    assert_close(whole, torch.eye(ROWS, dtype=torch.float64))
+    counts = w.sum(0)
+    assert counts.max() - counts.min() <= 1
+    assert_close(w.argmax(1), w.argmax(1).sort().values)
+
+
+def test_chrono_is_the_logarithm_of_a_uniform_number_of_steps():
+    times = drawn(rf.Init("chrono", steps=50.0)).exp()
+    assert times.min() >= 1 and times.max() <= 49
+    spread(times, 48 / math.sqrt(12))
+
+
+def test_ring_is_uniform_by_area():
+    modulus = (-drawn(rf.Init("ring", r_min=0.5, r_max=0.9)).exp()).exp()
+    assert modulus.min() >= 0.5 and modulus.max() <= 0.9
+    spread(modulus**2, (0.81 - 0.25) / math.sqrt(12))
+
+
+def test_the_whole_disc_has_no_infinite_logarithm():
+    for init in ("ring", "phase"):
+        assert torch.isfinite(drawn(init)).all()
+
+
+def test_phase_is_the_logarithm_of_a_uniform_angle():
+    angles = drawn(rf.Init("phase", most=1.5)).exp()
+    assert angles.max() <= 1.5
+    spread(angles, 1.5 / math.sqrt(12))
+
+
+def test_decay_is_uniform_after_its_power():
+    kept = drawn(rf.Init("decay", low=0.5, high=0.9, power=4.0)).sigmoid() ** 4
+    assert kept.min() >= 0.5 - 1e-12 and kept.max() <= 0.9 + 1e-12
+    spread(kept, 0.4 / math.sqrt(12))

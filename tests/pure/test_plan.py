@@ -55,7 +55,7 @@ def layer_normed_lstm(
 
 
 @rf.cell(source="Rusch et al. 2022, Long expressive memory")
-def lem(
+def two_scales(
     u=rf.Input("m"),
     y=rf.State("n"),
     z=rf.State("n"),
@@ -172,7 +172,8 @@ def test_products_run_ahead_in_and_behind_the_loop(name):
 
 
 @pytest.mark.parametrize(
-    "name", [*WHERE, "layer_normed", "layer_normed_lstm", "lem", "mgu", "leaky", "lstm_peephole"]
+    "name",
+    [*WHERE, "layer_normed", "layer_normed_lstm", "two_scales", "mgu", "leaky", "lstm_peephole"],
 )
 @pytest.mark.parametrize("memory", ["fast", "small"])
 def test_every_line_runs_once_and_after_what_it_reads(name, memory):
@@ -212,7 +213,7 @@ STAGES = {
     "independent": (1, 1),
     "gru_cho": (2, 3),
     "mgu": (2, 3),
-    "lem": (2, 3),
+    "two_scales": (2, 3),
     "jordan": (2, 2),
 }
 
@@ -291,7 +292,7 @@ def test_a_reset_after_the_product_keeps_the_product_too():
     assert all(value.shape == (n,) for value in p.kept)
 
 
-@pytest.mark.parametrize("name", [*WHERE, "layer_normed", "lem", "mgu"])
+@pytest.mark.parametrize("name", [*WHERE, "layer_normed", "two_scales", "mgu"])
 def test_small_memory_keeps_the_states_alone(name):
     p = of(name, "small")
     assert p.kept == ()
@@ -420,13 +421,15 @@ def test_the_reverse_step_reads_and_gives_what_it_says(name):
     states = [leaf.name for leaf in leaves if leaf.kind == "state"]
     assert [o.slot.name for o in back.outputs_of("carry")] == states
     assert [o.slot.name for o in back.outputs_of("delta")] == states
-    assert [o.slot.name for o in back.outputs_of("input")] == ["x"]
+    inputs = [leaf.name for leaf in leaves if leaf.kind == "input"]
+    assert [o.slot.name for o in back.outputs_of("input")] == inputs
     assert {slot.kind for slot in back.slots()} <= {
         "input",
         "state",
         "next",
         "kept",
         "carry",
+        "given",
         "param",
         "once",
     }

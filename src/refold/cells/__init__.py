@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 from refold.errors import EquationError, RefoldError
 from refold.ir.trace import Cell
 
-from . import gru, lstm, vanilla
+from . import continuous, gallery, gated, gru, linear, lstm, oscillator, reservoir, vanilla
 
-_FAMILIES = (vanilla, gru, lstm)
+_FAMILIES = (vanilla, gru, lstm, gated, linear, oscillator, continuous, reservoir, gallery)
+
+
+def families() -> dict[str, dict[str, Cell]]:
+    """Every cell of the zoo by its name, in its family."""
+    return {family.__name__.rpartition(".")[2]: _members(family) for family in _FAMILIES}
+
+
+def _members(family: ModuleType) -> dict[str, Cell]:
+    return {cell.name: cell for cell in vars(family).values() if isinstance(cell, Cell)}
 
 
 def all() -> dict[str, Cell]:
     """Every cell of the zoo by its name, family by family."""
-    found = [v for family in _FAMILIES for v in vars(family).values() if isinstance(v, Cell)]
-    return {cell.name: cell for cell in found}
+    return {name: cell for members in families().values() for name, cell in members.items()}
 
 
 def get(name: str) -> Cell:

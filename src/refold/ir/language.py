@@ -6,6 +6,8 @@ from .declare import Input as Input
 from .declare import Scalar as Scalar
 from .declare import State as State
 from .declare import Weight as Weight
+from .flow import flow as flow
+from .flow import stepped as stepped
 from .functions import abs as abs
 from .functions import atan as atan
 from .functions import clip as clip

@@ -84,7 +84,8 @@ def summed(a: Term) -> Term:
 
 def zeros(builder: Builder, shape: Shape) -> Term:
     """A number 0 for every element of a shape."""
-    return constant(builder, 0.0).do("expand", attr=shape)
+    zero = constant(builder, 0.0)
+    return zero.do("expand", attr=shape) if shape else zero
 
 
 Gradients = tuple[Term | None, ...]

@@ -17,7 +17,7 @@ from refold.errors import EquationError
 from refold.shapes import Shape, shape_text
 
 from .graph import SLOT, Builder, Leaf, Node, Place
-from .ops import OPS, MisfitError, constant, reads_comparisons
+from .ops import OPS, MisfitError, Term, constant, reads_comparisons
 from .source import labels_in, place_in, shown, user_frame
 
 # The functions of the language by name; `refold.ir.functions` fills it, and error texts list it.
@@ -93,6 +93,15 @@ class Reading:
         if leaf.kind != "param":
             self._varying.add(symbol.index)
         return symbol
+
+    def adopt(self, term: Term) -> Symbol:
+        """A value that was not written by the equation, such as what a solver makes of it, for the equation to read."""
+        self._varying.add(term.index)
+        return Symbol(self, term.index)
+
+    def again(self) -> None:
+        """The function is about to run once more, and the names of its lines are given once more."""
+        self._named.clear()
 
     def names(self, count: int) -> tuple[str | None, ...]:
         """The local names that `count` values, returned together, are about to be bound to."""

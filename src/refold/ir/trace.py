@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import FunctionType
-from typing import NoReturn, overload
+from typing import TYPE_CHECKING, NoReturn, overload
 
 from refold.errors import EquationError
 from refold.shapes import Shape, shape_of, shape_text
@@ -22,7 +22,13 @@ from .show import free_name
 from .source import place_of, place_of_default, place_of_return, rebound, shown
 from .symbol import READING, Reading, Step, Symbol, kind_of
 
+if TYPE_CHECKING:
+    from .flow import Steps
+
 Equation = Callable[..., object]
+Arguments = Mapping[str, Symbol | AffineSymbol]
+# Runs an equation on symbols: what the cell gives back, its new states in the order declared.
+Solve = Callable[[Reading, Equation, Arguments], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,7 @@ class Cell:
     about: str = ""
     starts: tuple[float, ...] = ()  # what each state holds before the first step, in declared order
     equation: Equation | None = field(default=None, compare=False, repr=False)
+    steps: Steps | None = field(default=None, compare=False, repr=False)  # of a flow: its solver
 
     def __call__(self, *arguments: object, **named_arguments: object) -> NoReturn:
         inside = READING.get()
@@ -71,24 +78,44 @@ def cell(
             return rf.tanh(W_h @ h + W_x @ x + b)
     """
     if equation is None:
-        return lambda function: _read(function, source, name)
-    return _read(equation, source, name)
+        return lambda function: read(named_function("cell", function), source, name)
+    return read(named_function("cell", equation), source, name)
 
 
-def _read(equation: Equation, source: str, name: str | None) -> Cell:
+def named_function(decorator: str, equation: object) -> FunctionType:
+    """What a decorator was put above, if it is a function.
+
+    Errors  EquationError for anything else
+    """
     if not isinstance(equation, FunctionType):
         raise EquationError(
-            f"rf.cell was given {kind_of(equation)}, and a cell is read from a function.",
-            "Write @rf.cell, or @rf.cell(source=...), above a def.",
+            f"rf.{decorator} was given {kind_of(equation)}, and a cell is read from a function.",
+            f"Write @rf.{decorator}, or @rf.{decorator}(source=...), above a def.",
         )
+    return equation
+
+
+def read(
+    equation: FunctionType,
+    source: str,
+    name: str | None,
+    solve: Solve = lambda reading, equation, arguments: equation(**arguments),
+    more: Mapping[str, Declaration] | None = None,
+    steps: Steps | None = None,
+) -> Cell:
+    """The cell that a function describes.
+
+    solve  runs the function: once, where it gives the new states; else as often as a solver asks for derivatives
+    more   declarations beside the function's own parameters
+    """
     name = name or equation.__name__
     reading = Reading(name)
-    declared = _declared(equation, name)
+    declared = _declared(equation, name) | dict(more or {})
     arguments = {p: _argument(reading, equation, p, d) for p, d in declared.items()}
     _refuse_rebinding(equation, declared, name)
     token = READING.set(reading)
     try:
-        returned = equation(**arguments)
+        returned = solve(reading, equation, arguments)
     finally:
         READING.reset(token)
     states = {p: d for p, d in declared.items() if isinstance(d, State)}
@@ -102,7 +129,7 @@ def _read(equation: Equation, source: str, name: str | None) -> Cell:
     graph = reading.builder.graph(name, leaves, outputs)
     about = inspect.cleandoc(equation.__doc__ or "")
     starts = tuple(float(s.start) for s in states.values())
-    return Cell(name, check(graph), source, about, starts, equation)
+    return Cell(name, check(graph), source, about, starts, equation, steps)
 
 
 def _declared(equation: Equation, name: str) -> dict[str, object]:
@@ -232,7 +259,7 @@ def _outputs(
     outputs = [_next(reading, place, n, v) for n, v in zip(states, values, strict=True)]
     if step is None:
         return (*outputs, Output(Slot("output", next(iter(states))), outputs[0].node))
-    symbol = _returned(reading, place, "the output", step.output)
+    symbol = returned_symbol(reading, place, "the output", step.output)
     same = [o.slot.name for o in outputs if o.node == symbol.index]
     name = same[0] if same else _free_name("y", states)
     return (*outputs, Output(Slot("output", name), symbol.index))
@@ -245,7 +272,7 @@ def _free_name(name: str, taken: dict[str, State]) -> str:
 def _next(reading: Reading, place: Place, name: str, value: object) -> Output:
     slot = Slot("state", name)
     declared = next(leaf.shape for leaf in reading.leaves if leaf.slot == slot)
-    symbol = _returned(reading, place, f"state {name}", value)
+    symbol = returned_symbol(reading, place, f"state {name}", value)
     if symbol.shape != declared:
         raise EquationError(
             f"state {name} is {shape_text(declared)}, and what is returned for it is {shape_text(symbol.shape)}.",
@@ -255,7 +282,8 @@ def _next(reading: Reading, place: Place, name: str, value: object) -> Output:
     return Output(slot, symbol.index)
 
 
-def _returned(reading: Reading, place: Place, what: str, value: object) -> Symbol:
+def returned_symbol(reading: Reading, place: Place, what: str, value: object) -> Symbol:
+    """A result of the equation: a vector or a number for each step, computed from its parameters."""
     if not isinstance(value, Symbol) or value.reading is not reading or value.boolean:
         kind = "a comparison" if isinstance(value, Symbol) else kind_of(value)
         if isinstance(value, Symbol) and value.reading is not reading:

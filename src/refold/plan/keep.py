@@ -84,8 +84,14 @@ def _states_after(step: Graph) -> dict[int, str]:
 def _choose(step: Graph, wanted: list[int], stored: dict[int, str]) -> set[int]:
     """Keep what cannot be rebuilt cheaply from leaves, stored states and what is kept so far."""
     kept: set[int] = set()
+    known: dict[int, bool] = {}  # a line is asked about once for each way that leads to it
 
     def at_hand(i: int) -> bool:
+        if i not in known:
+            known[i] = found(i)
+        return known[i]
+
+    def found(i: int) -> bool:
         node = step.nodes[i]
         if node.op in (SLOT, "const", "size") or i in stored or i in kept:
             return True
@@ -105,6 +111,7 @@ def _choose(step: Graph, wanted: list[int], stored: dict[int, str]) -> set[int]:
                 hold(a)
         else:
             kept.add(i)
+            known.clear()
 
     for i in wanted:
         hold(i)
