@@ -24,7 +24,9 @@ if _TYPE_CHECKING:
     from refold.data.batch import Sequences as Sequences
     from refold.forecast import Forecaster as Forecaster
     from refold.nn.layer import Recurrent as Recurrent
+    from refold.nn.regularise import Regularise as Regularise
     from refold.nn.reservoir import EchoState as EchoState
+    from refold.nn.stacks import Stack as Stack
     from refold.nn.wiring import Network as Network
     from refold.train.bptt import Gradients as Gradients
     from refold.train.bptt import gradients as gradients
@@ -44,8 +46,10 @@ _LATER = {
     "Gradients": "refold.train.bptt",
     "Network": "refold.nn.wiring",
     "Recurrent": "refold.nn.layer",
+    "Regularise": "refold.nn.regularise",
     "Run": "refold.train.fit",
     "Sequences": "refold.data.batch",
+    "Stack": "refold.nn.stacks",
     "fit": "refold.train.fit",
     "gradients": "refold.train.bptt",
     "network_errors": "refold.train.errors",

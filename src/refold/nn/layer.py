@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import numbers
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from refold import cells
-from refold.errors import EquationError, KernelError
+from refold.errors import KernelError
 from refold.ir.graph import Leaf
 from refold.ir.trace import Cell
+from refold.ir.wrap import AS_IT_IS, Form, wrapped
 from refold.kernels import autograd as _derived  # noqa: F401  (registers its backend)
 from refold.kernels.base import (
     COMPILED,
@@ -28,10 +27,23 @@ from refold.kernels.base import (
     ready,
     traced,
 )
-from refold.plan.cost import letters
 
 from .doors import Entered, Lengths, enter, enter_states
+from .events import NOTHING, Events, enter_flags
 from .parameters import Layout, Parameters
+from .regularise import Regularise
+from .runs import joined, side_by_side
+from .settings import (
+    check_dtype,
+    dropout_rate,
+    keywords,
+    record,
+    refuse_bad_stack,
+    whole,
+    yes_or_no,
+)
+from .stacks import Gate, Stack
+from .wired import Wiring
 
 State = Tensor | tuple[Tensor, ...]
 
@@ -52,6 +64,8 @@ class Recurrent(nn.Module):
                       `layer.kernel.reason` says why it is what it is
         memory        "fast", or "small": what is stored for the way back (see `refold.kernels.base.build`)
         learn_state   the states before the first step are parameters, used when none are given
+        regularise    what is dropped in training: see `Regularise`
+        stack         how layers are joined, and how far back each looks: see `Stack`
         sizes         a number for every further letter of the cell, and values for its fixed scalars
 
     Shapes
@@ -60,6 +74,8 @@ class Recurrent(nn.Module):
         y       (T, B, output_features), 0 past a row's length
         state   (num_layers x directions, B, size): a tensor for a cell with one state, else a tuple in declared order
         lengths (B,), whole numbers in any order, 0 allowed: a row of length 0 keeps its initial state
+        resets  (T, B) bool, as x has its steps and rows: before a flagged step the states start anew
+        mask    (T, B) bool: where it is false the step is left out; states stay as they are, and the output is 0
 
     Errors
         EquationError  a letter without a number, a keyword that the cell does not know, a size below 1
@@ -83,23 +99,33 @@ class Recurrent(nn.Module):
         *,
         memory: str = "fast",
         learn_state: bool = False,
+        regularise: Regularise = Regularise(),  # noqa: B008  (a frozen record)
+        stack: Stack = Stack(),  # noqa: B008
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         **sizes: float,
     ):
         super().__init__()
         self.cell = cells.of(cell)
-        self.input_size = _whole("input_size", input_size, least=0)
-        self.hidden_size = _whole("hidden_size", hidden_size)
-        self.num_layers = _whole("num_layers", num_layers)
-        self.bidirectional = _yes_or_no("bidirectional", bidirectional)
+        self.input_size = whole("input_size", input_size, least=0)
+        self.hidden_size = whole("hidden_size", hidden_size)
+        self.num_layers = whole("num_layers", num_layers)
+        self.bidirectional = yes_or_no("bidirectional", bidirectional)
         self.directions = 1 + self.bidirectional
-        self.batch_first = _yes_or_no("batch_first", batch_first)
-        self.dropout = _dropout(dropout, self.num_layers)
+        self.batch_first = yes_or_no("batch_first", batch_first)
+        self.dropout = dropout_rate(dropout, self.num_layers)
         self.backend = backend
         self.memory = memory
-        self.learn_state = _yes_or_no("learn_state", learn_state)
-        self.sizes, self._scalars = self._settings(sizes)
+        self.learn_state = yes_or_no("learn_state", learn_state)
+        self.regularise = record("regularise", regularise, Regularise)
+        self.stack = record("stack", stack, Stack)
+        self.regularise.check(self.cell)
+        self.stack.check(self.num_layers)
+        self._spread = self.stack.spread(self.num_layers)
+        self._dilated = max(self._spread) > 1
+        self.sizes, self._scalars = keywords(
+            self.cell, sizes, inspect.signature(Recurrent).parameters
+        )
         graph = self.cell.graph
         self.state_sizes = {leaf.name: self._width(leaf, 0) for leaf in graph.leaves_of("state")}
         self._input_widths = tuple(self._width(leaf, 0) for leaf in graph.leaves_of("input"))
@@ -108,15 +134,17 @@ class Recurrent(nn.Module):
         self.output_size = self._width(leaf, 0)
         self.output_features = self.output_size * self.directions
         if self.num_layers > 1:
-            self._refuse_bad_stack(leaf)
-        self._kernels: dict[tuple[bool, str, torch.dtype], Kernel] = {}
+            refuse_bad_stack(self.cell, leaf, self.output_features, self._width)
+        self._kernels: dict[tuple[bool, Form, str, torch.dtype], Kernel] = {}
         self._probes: list[dict[str, Tensor]] | None = None
         self._ready: Callable[..., tuple[Any, Any] | None] | None = None
-        _check_dtype(dtype)
+        check_dtype(dtype)
         for layer in range(self.num_layers):
             for reverse in range(self.directions):
                 part = Parameters(self._layout(layer), device, dtype)
                 self.add_module(_part_name(layer, bool(reverse)), part)
+            if layer > 0 and self.stack.kind == "highway":
+                self.add_module(f"highway{layer}", Gate(self.output_features, device, dtype))
         self.kernel  # a backend that cannot run is refused now, not at the first call  # noqa: B018
 
     # What a call does -------------------------------------------------------------------------------------------------
@@ -128,28 +156,37 @@ class Recurrent(nn.Module):
         lengths: Lengths = None,
         *,
         return_states: str = "last",
+        resets: Tensor | None = None,
+        mask: Tensor | None = None,
+        reset_state: State | None = None,
     ) -> tuple[Any, State]:
         """Run the batch; (y, the states after each row's own last step).
 
         return_states="all" gives, in place of y, a dict: each state by its name in the equation, and "output", for
         every step of the top layer, shaped as y.
+
+        A reset starts from reset_state, of the shape that a state has in a layer without dilation; without it from the
+        learned start, where states are learned, else from what the cell declares. A flag at a step that is left out
+        counts. In reverse a flag parts the sequence at the same place: the state of the step before it starts anew.
         """
+        happens = resets is not None or mask is not None or reset_state is not None
         if torch.compiler.is_compiling():
-            if self._can_be_traced(x):
+            if not happens and self._can_be_traced(x):
                 return self._run(x, state, lengths, return_states)
             # A loop in Python over frozen records is nothing that dynamo could rebuild; what is around it compiles.
             eager: Any = torch.compiler.disable(self._run)
-            return eager(x, state, lengths, return_states)
+            return eager(x, state, lengths, return_states, resets, mask, reset_state)
         if (
             self._ready is not None
             and lengths is None
+            and not happens
             and return_states == "last"
             and not torch.is_grad_enabled()
         ):
             found = self._ready(x, state)
             if found is not None:
                 return found
-        return self._run(x, state, lengths, return_states)
+        return self._run(x, state, lengths, return_states, resets, mask, reset_state)
 
     def _run(
         self,
@@ -157,6 +194,9 @@ class Recurrent(nn.Module):
         state: State | None,
         lengths: Lengths,
         return_states: str,
+        resets: Tensor | None = None,
+        mask: Tensor | None = None,
+        reset_state: State | None = None,
     ) -> tuple[Any, State]:
         if return_states not in ("last", "all"):
             raise KernelError(f'return_states is "{return_states}".', 'Choose "last" or "all".')
@@ -165,29 +205,37 @@ class Recurrent(nn.Module):
             self._probes is None
             and isinstance(x, PackedSequence)
             and self.kernel.backend == COMPILED
+            and self._is_plain()
         )
         batch = enter(x, lengths, self.input_features, self.batch_first, like, packed)
-        layers = self.num_layers * self.directions
+        events = NOTHING
+        if resets is not None or mask is not None or reset_state is not None:
+            events = self._events(resets, mask, reset_state, batch, like)
+        layers = sum(self._spread) * self.directions
         states = enter_states(state, self.state_sizes, layers, batch, like)
         if self._probes is not None:
             self._probes.clear()
-        inputs = self._inputs(batch.x)
+        inputs = self._inputs(events.inputs(batch.x))
         top: dict[str, Tensor] = {}
         finals: list[tuple[Tensor, ...]] = []
         calls: list[Call] = []
         for layer in range(self.num_layers):
-            if layer > 0:
-                below = nn.functional.dropout(top["output"], self.dropout, self.training)
-                inputs = (below, *inputs[1:])
+            below = top.get("output")
+            if below is not None:
+                dropped = nn.functional.dropout(below, self.dropout, self.training)
+                inputs = (dropped, *inputs[1:])
             histories = return_states == "all" and layer == self.num_layers - 1
-            top = self._layer(layer, inputs, states, batch, histories, finals, calls)
+            top = self._layer(layer, inputs, states, batch, histories, finals, calls, events)
+            if below is not None and self.stack.kind != "plain":
+                gate = self._modules.get(f"highway{layer}")
+                top["output"] = self.stack.joined(below, top["output"], gate)
         if torch.compiler.is_compiling():
             pass
         elif torch.is_grad_enabled():
             self._ready = (
                 None  # weights are about to change, through .data perhaps, which nobody is told
             )
-        elif batch.lengths is None and batch.rows is None:
+        elif batch.lengths is None and batch.rows is None and events is NOTHING:
             self._make_ready(calls)
         final = tuple(batch.state_out(joined(s)) for s in zip(*finals, strict=True))
         y = {name: batch.out(v) for name, v in top.items()}
@@ -204,13 +252,14 @@ class Recurrent(nn.Module):
         histories: bool,
         finals: list[tuple[Tensor, ...]],
         calls: list[Call],
+        events: Events = NOTHING,
     ) -> dict[str, Tensor]:
         """One layer, its directions joined: the output and, with `histories`, every state, for all steps."""
         runs = []
+        plain = events is NOTHING and self._is_plain()
         for reverse in range(self.directions):
-            index = layer * self.directions + reverse
             part = self._part(layer, bool(reverse))
-            first = part.first(batch.batch) if states is None else tuple(s[index] for s in states)
+            first = self._first(part, layer, reverse, states, batch.batch)
             call = Call(
                 batch.steps,
                 inputs,
@@ -222,16 +271,82 @@ class Recurrent(nn.Module):
                 batch.rows,
                 histories,
             )
-            run = self._call(layer > 0, call)
             calls.append(call)
-            finals.append(run.final)
-            runs.append(run)
-        names = [*(self.state_sizes if histories else ()), "output"]
-        values = [(*(run.history if histories else ()), run.output) for run in runs]
-        if len(runs) == 1:
-            return dict(zip(names, values[0], strict=True))
-        both = (torch.cat(pair, -1) for pair in zip(*values, strict=True))
-        return dict(zip(names, both, strict=True))
+            runs.append(
+                self._call(layer > 0, call)
+                if plain
+                else self._wired(layer, reverse, call, part, events)
+            )
+        finals += self._finals(layer, runs)
+        return side_by_side(runs, self.state_sizes, histories)
+
+    # What is wired around the cell ------------------------------------------------------------------------------------
+
+    def _is_plain(self) -> bool:
+        """Whether nothing is wired around the cell in a call without flags."""
+        if self._dilated:
+            return False
+        return not self.regularise.random or (not self.training and self._form() == AS_IT_IS)
+
+    def _form(self, events: Events = NOTHING) -> Form:
+        resets = ""
+        if events.resets is not None:
+            resets = "learned" if self.learn_state else "declared"
+            resets = resets if events.starts is None else "given"
+        return self.regularise.form(self.cell, self.training, events.mask is not None, resets)
+
+    def _wired(self, layer: int, reverse: int, call: Call, part: Parameters, events: Events) -> Run:
+        form, spread = self._form(events), self._spread[layer]
+        index = layer * self.directions + reverse
+        wiring = Wiring(self.cell, form, self.regularise, self.training, spread, events, index)
+        return wiring.run(call, part, self._kernel(layer > 0, form))
+
+    def _events(
+        self,
+        resets: Tensor | None,
+        mask: Tensor | None,
+        reset_state: State | None,
+        batch: Entered,
+        like: Tensor,
+    ) -> Events:
+        if reset_state is not None and resets is None:
+            raise KernelError(
+                "reset_state is given, and no resets.", "Pass resets, or leave reset_state out."
+            )
+        flags = enter_flags(resets, "resets", batch)
+        layers = self.num_layers * self.directions
+        starts = enter_states(reset_state, self.state_sizes, layers, batch, like)
+        return Events(flags, enter_flags(mask, "mask", batch), starts)
+
+    def _first(
+        self,
+        part: Parameters,
+        layer: int,
+        reverse: int,
+        states: tuple[Tensor, ...] | None,
+        rows: int,
+    ) -> tuple[Tensor, ...]:
+        """The states before the first step, (B, size); of a dilated layer (d, B, size)."""
+        d = self._spread[layer]
+        if states is None:
+            first = part.first(rows)
+            return first if d == 1 else tuple(s.expand(d, *s.shape) for s in first)
+        at = sum(self._spread[:layer]) * self.directions + reverse
+        if d == 1:
+            return tuple(s[at] for s in states)
+        return tuple(s[at : at + d * self.directions : self.directions] for s in states)
+
+    def _finals(self, layer: int, runs: list[Run]) -> list[tuple[Tensor, ...]]:
+        """The final states of a layer's directions, in the order in which they are given out."""
+        d = self._spread[layer]
+        if d == 1:
+            return [run.final for run in runs]
+        return [tuple(s[slot] for s in run.final) for slot in range(d) for run in runs]
+
+    def train(self, mode: bool = True) -> Recurrent:
+        """Set the layer to training, or to evaluation: nothing is dropped, and zoneout takes its expectation."""
+        self._ready = None
+        return super().train(mode)
 
     def _call(self, stacked: bool, call: Call) -> Run:
         if torch.compiler.is_compiling():
@@ -239,7 +354,8 @@ class Recurrent(nn.Module):
         return self._kernel(stacked)(call)
 
     def _can_be_traced(self, x: object) -> bool:
-        return isinstance(x, Tensor) and self._probes is None and self._operator(False) != ""
+        direct = isinstance(x, Tensor) and self._probes is None and self._is_plain()
+        return direct and self._operator(False) != ""
 
     @torch.compiler.assume_constant_result
     def _operator(self, stacked: bool) -> str:
@@ -251,9 +367,12 @@ class Recurrent(nn.Module):
         self._ready = None
         every = [self._part(layer, False).homes() for layer in range(self.num_layers)]
         homes = [kept for kept in every if kept is not None]
-        kernels = [self._kernel(layer > 0) for layer in range(self.num_layers)]
+        form = self._form()
+        kernels = [self._kernel(layer > 0, form) for layer in range(self.num_layers)]
         compiled = all(kernel.backend == COMPILED for kernel in kernels)
         direct = not self.bidirectional and self._probes is None and self.dropout == 0
+        direct = direct and self.stack.kind == "plain" and not self._dilated
+        direct = direct and not (self.training and self.regularise.random)
         if compiled and direct and len(homes) == len(every):
             starts = None if self.learn_state else self.cell.starts
             self._ready = ready(kernels, calls, homes, starts, self.batch_first)
@@ -285,7 +404,7 @@ class Recurrent(nn.Module):
     def reset_parameters(self) -> None:
         """Draw all parameters again, each as its declaration says."""
         for part in self.children():
-            assert isinstance(part, Parameters)
+            assert isinstance(part, Parameters | Gate)
             part.draw()
 
     def _layout(self, layer: int) -> Layout:
@@ -327,7 +446,7 @@ class Recurrent(nn.Module):
     def _new_probes(self, steps: int, first: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         if self._probes is None:
             return None
-        zeros = tuple(s.new_zeros(steps, *s.shape).requires_grad_() for s in first)
+        zeros = tuple(s.new_zeros(steps, *s.shape[-2:]).requires_grad_() for s in first)
         self._probes.append(dict(zip(self.state_sizes, zeros, strict=True)))
         return zeros
 
@@ -338,13 +457,14 @@ class Recurrent(nn.Module):
         """The kernel of the first layer; `.backend` and `.reason` say which and why."""
         return self._kernel(False)
 
-    def _kernel(self, stacked: bool) -> Kernel:
+    def _kernel(self, stacked: bool, form: Form = AS_IT_IS) -> Kernel:
         like = self._part(0, False).like
-        key = (stacked, like.device.type, like.dtype)
+        key = (stacked, form, like.device.type, like.dtype)
         if key not in self._kernels:
             letters = self._letters(int(stacked))
+            cell = wrapped(self.cell, form).cell
             self._kernels[key] = build(
-                self.cell, letters, self.backend, like.device, like.dtype, self.memory
+                cell, letters, self.backend, like.device, like.dtype, self.memory
             )
         return self._kernels[key]
 
@@ -362,54 +482,6 @@ class Recurrent(nn.Module):
         return {**self.__dict__, "_kernels": {}, "_probes": None, "_ready": None}
 
     # Sizes ------------------------------------------------------------------------------------------------------------
-
-    def _settings(self, given: dict[str, float]) -> tuple[dict[str, int], dict[str, float]]:
-        """Keywords parted into numbers for letters and values for fixed scalars."""
-        known = sorted(letters(self.cell.graph) - {"m", "n"})
-        scalars = [leaf.name for leaf in self.cell.graph.leaves_of("param") if leaf.shape == ()]
-        taken = {*inspect.signature(Recurrent).parameters, *known, "m", "n"} & set(scalars)
-        if taken:
-            raise EquationError(
-                f"cell '{self.cell.name}' calls a scalar {min(taken)}, which is a size or a setting of the layer.",
-                "Give the scalar another name.",
-            )
-        strange = [name for name in given if name not in (*known, *scalars)]
-        if strange:
-            raise EquationError(
-                f"cell '{self.cell.name}' has neither a size nor a scalar called {strange[0]}.",
-                f"Its sizes are {', '.join(['m', 'n', *known])}; its scalars {', '.join(scalars) or 'none'}. "
-                "m is input_size and n is hidden_size.",
-            )
-        missing = [letter for letter in known if letter not in given]
-        if missing:
-            raise EquationError(
-                f"cell '{self.cell.name}' needs a number for the size {missing[0]}.",
-                f"Pass it by keyword: rf.Recurrent(..., {missing[0]}=...).",
-            )
-        sizes = {letter: _whole(letter, given[letter]) for letter in known}
-        return sizes, {name: _number(name, given[name]) for name in scalars if name in given}
-
-    def _refuse_bad_stack(self, output: Leaf) -> None:
-        """A layer above the first reads the output of the one below, and its states have the sizes of the first's."""
-        if not self.cell.graph.leaves_of("input"):
-            raise EquationError(
-                f"cell '{self.cell.name}' reads no input, and a stack hands each layer the output of the one below.",
-                "Set num_layers=1.",
-            )
-        first = self.cell.graph.leaves_of("input")[0]
-        if self._width(first, 1) != self.output_features:
-            raise EquationError(
-                f"input {first.name} of cell '{self.cell.name}' has {self._width(first, 1)} numbers, "
-                f"and the layer below gives {self.output_features}.",
-                f'Declare it {first.name}=rf.Input("m"), or set num_layers=1.',
-            )
-        for leaf in (*self.cell.graph.leaves_of("state"), output):
-            if self._width(leaf, 1) != self._width(leaf, 0):
-                raise EquationError(
-                    f"{leaf.kind} {leaf.name} of cell '{self.cell.name}' has {self._width(leaf, 0)} numbers in the "
-                    f"first layer and {self._width(leaf, 1)} above it: its size {leaf.shape[0]} follows what is read.",
-                    "Choose input_size equal to the output's size, or set num_layers=1.",
-                )
 
     def _letters(self, layer: int) -> dict[str, int]:
         below = self.input_size if layer == 0 else self.output_features
@@ -430,6 +502,8 @@ class Recurrent(nn.Module):
             "dropout": (self.dropout, 0.0),
             "memory": (self.memory, "fast"),
             "learn_state": (self.learn_state, False),
+            "regularise": (self.regularise, Regularise()),
+            "stack": (self.stack, Stack()),
         }
         changed = [f"{name}={value}" for name, (value, usual) in settings.items() if value != usual]
         sizes = [f"{name}={value}" for name, value in (self.sizes | self._scalars).items()]
@@ -438,59 +512,5 @@ class Recurrent(nn.Module):
         )
 
 
-def joined(states: tuple[Tensor, ...]) -> Tensor:
-    """The final states of all layers and directions."""
-    return states[0].unsqueeze(0) if len(states) == 1 else torch.stack(states)
-
-
 def _part_name(layer: int, reverse: bool) -> str:
     return f"l{layer}_reverse" if reverse else f"l{layer}"
-
-
-def _number(name: str, value: object, example: float = 0.5) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise EquationError(
-            f"{name} is {value!r}, and must be a number.", f"Pass {name}={example}, say."
-        )
-    return float(value)
-
-
-def _whole(name: str, value: object, least: int = 1) -> int:
-    example = 2 if name == "num_layers" else 64
-    number = _number(name, value, example)
-    if not number.is_integer() or number < least:
-        raise EquationError(
-            f"{name} is {value!r}, and must be a whole number, at least {least}.",
-            f"Pass {name}={example}, say.",
-        )
-    return int(number)
-
-
-def _yes_or_no(name: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise EquationError(f"{name} is {value!r}.", f"Pass {name}=True or {name}=False.")
-    return value
-
-
-def _check_dtype(dtype: object) -> None:
-    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise EquationError(
-            f"dtype is {dtype}, and gradients need real numbers.",
-            "Choose torch.float32 or torch.float64.",
-        )
-
-
-def _dropout(value: object, layers: int) -> float:
-    value = _number("dropout", value)
-    if not 0 <= value <= 1:
-        raise EquationError(
-            f"dropout is {value!r}, and a probability lies between 0 and 1.",
-            "Pass dropout=0.1, say.",
-        )
-    if value > 0 and layers == 1:
-        warnings.warn(
-            "dropout acts between layers, and this stack has one: it does nothing. Set num_layers=2 or more.",
-            UserWarning,
-            stacklevel=3,
-        )
-    return float(value)

@@ -96,6 +96,10 @@ class Parameters(nn.Module):
         widths = self._layout.states
         return tuple(self.like.new_full((rows, widths[s]), v) for s, v in self._starts.items())
 
+    def start(self, state: str) -> Tensor:
+        """The learned start of a state, (size,)."""
+        return self._kept(_start(state))
+
     def _keep(self, name: str, tensor: Tensor) -> None:
         """Register a tensor under its name in the equation, or nearly: a gate may be called `reset` or `type`."""
         parent, _, own = name.rpartition(".")

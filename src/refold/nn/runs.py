@@ -1,0 +1,23 @@
+"""What the runs of layers and directions give, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from refold.kernels.base import Run
+
+
+def side_by_side(runs: Sequence[Run], states: Iterable[str], histories: bool) -> dict[str, Tensor]:
+    """What a layer's directions gave, joined along the features: "output" and, with `histories`, each state by name."""
+    names = [*(states if histories else ()), "output"]
+    values = [(*(run.history if histories else ()), run.output) for run in runs]
+    both = values[0] if len(runs) == 1 else [torch.cat(p, -1) for p in zip(*values, strict=True)]
+    return dict(zip(names, both, strict=True))
+
+
+def joined(states: tuple[Tensor, ...]) -> Tensor:
+    """The final states of all layers and directions."""
+    return states[0].unsqueeze(0) if len(states) == 1 else torch.stack(states)
