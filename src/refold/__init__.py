@@ -20,9 +20,11 @@ from refold.ir.language import *  # noqa: F403
 from refold.plan.explain import explain as explain
 
 if _TYPE_CHECKING:
+    import refold.nn as nn  # noqa: F401  (a room under its own name)
     from refold.data.batch import Batch as Batch
     from refold.data.batch import Sequences as Sequences
     from refold.forecast import Forecaster as Forecaster
+    from refold.nn.convert import convert as convert
     from refold.nn.layer import Recurrent as Recurrent
     from refold.nn.regularise import Regularise as Regularise
     from refold.nn.reservoir import EchoState as EchoState
@@ -50,6 +52,7 @@ _LATER = {
     "Run": "refold.train.fit",
     "Sequences": "refold.data.batch",
     "Stack": "refold.nn.stacks",
+    "convert": "refold.nn.convert",
     "fit": "refold.train.fit",
     "gradients": "refold.train.bptt",
     "network_errors": "refold.train.errors",
@@ -59,6 +62,8 @@ _LATER = {
 def __getattr__(name: str) -> object:
     if name == "__version__":
         return _version("refold")
+    if name == "nn":  # a room under its own name: rf.nn.LSTM
+        return _import_module("refold.nn")
     if name not in _LATER:
         raise AttributeError(f"module 'refold' has no attribute '{name}'")
     value = getattr(_import_module(_LATER[name]), name)
@@ -67,4 +72,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER})
+    return sorted({*globals(), *_LATER, "nn"})

@@ -257,6 +257,8 @@ class Compiled:
             p, gradient = params[name], found.get(name)
             if gradient is None:
                 gradient = torch.zeros_like(p)
+            if any(gradient is other for other in made.values()):
+                gradient = gradient.clone()  # b_ih + b_hh: each has its own, as from torch
             made[name] = gradient if gradient.shape == p.shape else gradient.reshape(p.shape)
         return made
 
