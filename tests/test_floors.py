@@ -19,6 +19,7 @@ FLOOR = {
     "kernels": 3,
     "nn": 4,
     "train": 5,
+    "export": 5,
     "forecast": 6,
     "report": 7,
     "cli": 8,

@@ -23,6 +23,7 @@ if _TYPE_CHECKING:
     import refold.nn as nn  # noqa: F401  (a room under its own name)
     from refold.data.batch import Batch as Batch
     from refold.data.batch import Sequences as Sequences
+    from refold.export.from_onnx import from_onnx as from_onnx
     from refold.forecast import Forecaster as Forecaster
     from refold.nn.convert import convert as convert
     from refold.nn.layer import Recurrent as Recurrent
@@ -54,6 +55,7 @@ _LATER = {
     "Stack": "refold.nn.stacks",
     "convert": "refold.nn.convert",
     "fit": "refold.train.fit",
+    "from_onnx": "refold.export.from_onnx",
     "gradients": "refold.train.bptt",
     "network_errors": "refold.train.errors",
 }

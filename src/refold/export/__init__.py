@@ -1,0 +1,1 @@
+"""Between refold and other formats: operators of ONNX run as compiled recurrences."""
