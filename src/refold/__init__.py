@@ -31,6 +31,7 @@ if _TYPE_CHECKING:
     from refold.nn.reservoir import EchoState as EchoState
     from refold.nn.stacks import Stack as Stack
     from refold.nn.wiring import Network as Network
+    from refold.report.diagram import draw as draw
     from refold.train.bptt import Gradients as Gradients
     from refold.train.bptt import gradients as gradients
     from refold.train.errors import Errors as Errors
@@ -54,6 +55,7 @@ _LATER = {
     "Sequences": "refold.data.batch",
     "Stack": "refold.nn.stacks",
     "convert": "refold.nn.convert",
+    "draw": "refold.report.diagram",
     "fit": "refold.train.fit",
     "from_onnx": "refold.export.from_onnx",
     "gradients": "refold.train.bptt",

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from refold.errors import RefoldError
 
-from . import cells, doctor, explain
+from . import cells, doctor, draw, explain
 from .forecast import forecast
 
 app = typer.Typer(
@@ -46,6 +46,7 @@ def main(
 
 app.command()(forecast)
 app.command()(explain.explain)
+app.command()(draw.draw)
 app.command()(cells.cells)
 app.command()(doctor.doctor)
 

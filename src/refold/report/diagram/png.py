@@ -1,0 +1,113 @@
+"""A layout as PNG, drawn with matplotlib, which is loaded only here."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+from refold.report.figures import require_plots
+
+from .layout import Layout, Line, Rect, Shape, Text
+from .svg import DARK, FILLS, LIGHT, curve, head, together
+from .text import SMALL, Run, advance, runs
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_DPI = 192  # twice what SVG's pixels are
+
+
+def png(layout: Layout, theme: str) -> bytes:
+    """The content of a PNG file.
+
+    Errors  RefoldError when matplotlib is not installed
+    """
+    require_plots()
+    from matplotlib.figure import Figure
+
+    colours = DARK if theme == "dark" else LIGHT
+    # SVG's pixel is a 96th of an inch; matplotlib's point a 72nd.
+    figure = Figure(figsize=(layout.width / 96, layout.height / 96), facecolor=colours["paper"])
+    ax = figure.add_axes((0, 0, 1, 1))
+    ax.set_axis_off()
+    ax.set_xlim(0, layout.width)
+    ax.set_ylim(layout.height, 0)
+    for lines in together(layout):
+        _lines(ax, lines, colours)
+    for x, y in layout.dots:
+        _circle(ax, x, y, 2.6, colours["line"], colours["line"])
+    for shape in layout.shapes:
+        _shape(ax, shape, colours)
+    for text in layout.texts:
+        _text(ax, text, colours)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=_DPI, metadata={"Software": "refold"})
+    return content.getvalue()
+
+
+def _lines(ax: Axes, lines: list[Line], colours: dict[str, str]) -> None:
+    from matplotlib.patches import PathPatch, Polygon
+    from matplotlib.path import Path
+
+    codes = {"M": [Path.MOVETO], "L": [Path.LINETO], "Q": [Path.CURVE3, Path.CURVE3]}
+    pieces = [piece for line in lines for piece in curve(list(line.points), line.arrow)]
+    path = Path([p for _, ps in pieces for p in ps], [c for name, _ in pieces for c in codes[name]])
+    colour = colours["loop" if lines[0].loop else "line"]
+    ax.add_patch(PathPatch(path, fill=False, edgecolor=colour, linewidth=1))
+    for line in lines:
+        if line.arrow:
+            corners = head(line.points[-2], line.points[-1])
+            ax.add_patch(Polygon(corners, facecolor=colour, edgecolor="none"))
+
+
+def _circle(ax: Axes, x: float, y: float, r: float, fill: str, edge: str) -> None:
+    from matplotlib.patches import Circle
+
+    ax.add_patch(Circle((x, y), r, facecolor=fill, edgecolor=edge, linewidth=1))
+
+
+def _shape(ax: Axes, shape: Shape, colours: dict[str, str]) -> None:
+    from matplotlib.patches import FancyBboxPatch
+
+    r: Rect = shape.body
+    if shape.kind == "plain":
+        return
+    fill = colours[FILLS[shape.kind]]
+    edge = colours["loop" if shape.kind == "delay" else "edge"]
+    if shape.kind in ("circle", "unit"):
+        _circle(ax, r.x + r.w / 2, r.y + r.h / 2, r.w / 2, fill, edge)
+        return
+    round_by = {"state": r.h / 2, "bar": 0.0}.get(shape.kind, 5.0)
+    style = f"round,pad=0,rounding_size={min(round_by, r.w / 2)}" if round_by else "square,pad=0"
+    dashes = (0, (4, 3)) if shape.kind == "param" else "solid"
+    ax.add_patch(
+        FancyBboxPatch(
+            (r.x, r.y),
+            r.w,
+            r.h,
+            boxstyle=style,
+            facecolor=fill,
+            edgecolor=edge,
+            linewidth=1,
+            linestyle=dashes,
+        )
+    )
+
+
+def _text(ax: Axes, text: Text, colours: dict[str, str]) -> None:
+    """Run by run: matplotlib has no lowered letters outside its own mathematics."""
+    pieces = (Run(text.text),) if text.tone == "strong" else runs(text.text)
+    # The widths are upper bounds; what is set is measured by them, too, so that no run touches the next.
+    total = sum(_wide(run, text.font) for run in pieces)
+    x = text.x - total / 2 if text.anchor == "middle" else text.x
+    tone = colours["muted" if text.tone == "muted" else "text"]
+    for run in pieces:
+        size = text.font * (SMALL if run.level else 1.0)
+        y = text.y + {0: 0.0, -1: 0.28, 1: -0.38}[run.level] * text.font
+        weight = "bold" if text.tone == "strong" else "normal"
+        ax.text(x, y, run.text, fontsize=size * 0.75, color=tone, weight=weight, va="baseline")
+        x += _wide(run, text.font)
+
+
+def _wide(run: Run, font: float) -> float:
+    return font * (SMALL if run.level else 1.0) * advance(run.text)
