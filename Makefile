@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Set-up is done again when what is pinned or declared has changed.
 READY := .venv/.ready
 
-.PHONY: demo test test-all check bench clean
+.PHONY: demo test test-all check bench docs clean
 
 demo: $(READY)
 	$(BIN)/refold forecast --example airpassengers --horizon 12 --out demo/airpassengers
@@ -25,6 +25,9 @@ check: $(READY)
 bench: $(READY)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
 	$(BIN)/python -m bench
+
+docs: $(READY)
+	$(BIN)/python -m bench.zoo_pages
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -8,8 +8,10 @@ from bench import (
     compiled_limits,
     compiled_memory,
     compiled_speed,
+    dropin,
     forecast_examples,
     layer_speed,
+    zoo,
 )
 
 SCRIPTS = (
@@ -18,6 +20,8 @@ SCRIPTS = (
     compiled_limits,
     compiled_build,
     compiled_memory,
+    dropin,
+    zoo,
     layer_speed,
     forecast_examples,
 )

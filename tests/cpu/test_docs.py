@@ -14,7 +14,17 @@ PAGES = [
     ROOT / "README.md",
     *(
         ROOT / "docs" / f"{page}.md"
-        for page in ("tour", "language", "networks", "training", "compiler")
+        for page in (
+            "tour",
+            "language",
+            "networks",
+            "training",
+            "compiler",
+            "dropin",
+            "onnx",
+            "regularised",
+            "draw",
+        )
     ),
 ]
 BLOCK = re.compile(r"```python\n(.*?)```(?:\n```text\n(.*?)```)?", re.DOTALL)

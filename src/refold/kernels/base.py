@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,6 +13,7 @@ from refold.errors import KernelError
 from refold.ir.trace import Cell
 from refold.plan.plan import Plan, plan
 
+from .choice import COMPILED, automatic, why_not_compiled
 from .rows import Rows
 
 
@@ -84,10 +84,6 @@ Build = Callable[[Plan, Mapping[str, int], str], Kernel]
 
 # name -> what makes a kernel of it; each backend's module adds its own line in `backends`.
 BACKENDS: dict[str, Build] = {}
-COMPILED = "llvm"  # its module is loaded when it is first needed, the compiler with it
-
-DTYPES = (torch.float32, torch.float64)
-PROCESSORS = ("x86_64", "amd64", "aarch64", "arm64")
 
 
 def build(
@@ -114,28 +110,17 @@ def build(
             f'there is no backend "{backend}".', f"Choose one of {', '.join(('auto', *names))}."
         )
     made = plan(cell, memory)  # refuses a strange `memory`
-    why_not = _why_not_compiled(device, dtype)
+    asked = (device.type, str(dtype).removeprefix("torch."))
     if backend == "auto":
-        if why_not:
-            return BACKENDS["reference"](made, sizes, f"auto: {why_not}")
-        reason = f"auto: {str(dtype).removeprefix('torch.')} on the processor is compiled"
+        taken, reason = automatic(*asked)
+        if taken != COMPILED:
+            return BACKENDS[taken](made, sizes, reason)
         return Later(reason, lambda: _compiled(cell, sizes, reason, memory))
     if backend != COMPILED:
         return BACKENDS[backend](made, sizes, "asked for")
-    if why_not:
+    if why_not := why_not_compiled(*asked):
         raise KernelError(f"{why_not}.", 'Choose backend="auto" or backend="reference".')
     return _compiled(cell, sizes, "asked for", memory)
-
-
-def _why_not_compiled(device: torch.device, dtype: torch.dtype) -> str:
-    """Why compiled code cannot run there, or nothing."""
-    if device.type != "cpu":
-        return f"the compiler knows processors, not {device.type}"
-    if dtype not in DTYPES:
-        return f"the compiler knows float32 and float64, not {str(dtype).removeprefix('torch.')}"
-    if platform.machine().lower() not in PROCESSORS:
-        return f"the compiler does not know the processor {platform.machine()}"
-    return ""
 
 
 def _compiled(cell: Cell, sizes: Mapping[str, int], reason: str, memory: str) -> Kernel:

@@ -8,10 +8,7 @@ entry or none; nobody waits for anybody.
 import hashlib
 import os
 import stat
-import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
@@ -20,6 +17,7 @@ from typing import NamedTuple
 
 import llvmlite
 
+from refold.kernels.folder import PART, place, sources, write
 from refold.kernels.llvm import llvm
 
 from .host import Host
@@ -27,10 +25,8 @@ from .host import Host
 FORMAT = b"refold machine code 1\n"
 CHECK = hashlib.sha256().digest_size
 SUFFIX = ".code"
-PART = "part-"  # what a writer has not finished
 LIMIT = 128 << 20  # bytes: about ten thousand kernels
 STALE = 3600.0  # seconds after which an unfinished file has no writer any more: writing takes milliseconds
-ROOMS = ("ir", "plan", "kernels")  # what decides which code is emitted
 
 
 class Cache(NamedTuple):
@@ -88,16 +84,6 @@ def open_cache() -> Cache:
     return Cache(None, reason=f"{folder} {fault}") if (fault := distrust(about)) else Cache(folder)
 
 
-def place() -> Path:
-    """Where the entries lie."""
-    if named := os.environ.get("REFOLD_CACHE"):
-        return Path(named).expanduser()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "refold"
-    named = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME")
-    return (Path(named) if named else Path.home() / ".cache") / "refold"
-
-
 def distrust(about: os.stat_result) -> str:
     """Why a folder is no place for code that will be run: another user could have put it there."""
     if os.name == "nt":
@@ -126,39 +112,9 @@ def versions() -> tuple[str, ...]:
     return (version("refold"), sources(), llvmlite.__version__, number)
 
 
-def sources() -> str:
-    """When the compiler's own files last changed: a version number stands still while one works on them."""
-    root = Path(__file__).parents[3]
-    return repr(sorted(entry for room in ROOMS for entry in stamps(root / room, room)))
-
-
-def stamps(folder: Path, name: str) -> Iterator[tuple[str, int, int]]:
-    """Name, size and time of every Python file in a folder and below."""
-    with os.scandir(folder) as found:
-        for item in found:
-            if item.name.endswith(".py"):
-                about = item.stat()
-                yield f"{name}/{item.name}", about.st_size, about.st_mtime_ns
-            elif item.is_dir():
-                yield from stamps(Path(item.path), f"{name}/{item.name}")
-
-
 def checksum(name: str, data: bytes) -> bytes:
     """Of an entry's bytes and of its name: an entry under another's name is not taken for it."""
     return hashlib.sha256(name.encode() + b"\0" + data).digest()
-
-
-def write(path: Path, whole: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    handle, name = tempfile.mkstemp(prefix=PART, dir=path.parent)
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(whole)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def mark_used(path: Path) -> None:
