@@ -1054,7 +1054,7 @@ def cell_called():
     rf.cells.get("elman")(1.0)
 
 
-@misuse(None, 'there is no cell "elmann"', "Choose one of elman, ")
+@misuse(None, 'there is no cell "elmann"', "Choose one of elman, elman_relu")
 def unknown_cell():
     rf.cells.get("elmann")
 

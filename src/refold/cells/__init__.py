@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 
@@ -31,11 +32,15 @@ def all() -> dict[str, Cell]:
 def get(name: str) -> Cell:
     """The cell of that name.
 
-    Errors  EquationError lists the names there are
+    Errors  EquationError names those that are spelled nearly so
     """
     cells = all()
     if name not in cells:
-        raise EquationError(f'there is no cell "{name}".', f"Choose one of {', '.join(cells)}.")
+        near = get_close_matches(name, cells, n=4) or ["elman", "gru", "lstm"]
+        raise EquationError(
+            f'there is no cell "{name}".',
+            f"Choose one of {', '.join(near)}, or of the {len(cells)} that `refold cells` lists.",
+        )
     return cells[name]
 
 

@@ -60,11 +60,15 @@ def _tell(console: Console, found: Examination) -> None:
         facts.add_row(Text(finding.name, style="bold"), Text(finding.told, overflow="fold"))
     console.print(facts)
 
-    chosen = Table(box=None, pad_edge=False)
-    for name in ("cell", "backend", "why"):
-        chosen.add_column(name, overflow="fold", no_wrap=name != "why")
+    same: dict[tuple[str, str], list[str]] = {}
     for c in found.cells:
-        chosen.add_row(c.cell, c.backend or Text("none", style="bold red"), Text(c.reason))
+        same.setdefault((c.backend, c.reason), []).append(c.cell)
+    chosen = Table(box=None, pad_edge=False)
+    for name in ("backend", "why", "cells"):
+        chosen.add_column(name, no_wrap=name == "backend")
+    for (backend, reason), names in same.items():
+        told = f"{len(names)}: {', '.join(names)}"
+        chosen.add_row(backend or Text("none", style="bold red"), Text(reason), Text(told))
     console.print()
     console.print(chosen)
 
