@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -113,8 +112,9 @@ def enter(
 
 
 def _still_packed(x: PackedSequence, batch_first: bool) -> Entered:
-    counts = tuple(x.batch_sizes.tolist())
-    falling = all(a >= b for a, b in pairwise(counts))
+    sizes = x.batch_sizes
+    counts = tuple(sizes.tolist())
+    falling = not bool((sizes[1:] > sizes[:-1]).any())
     if not counts or not falling or counts[-1] < 1 or sum(counts) != x.data.shape[0]:
         raise KernelError(
             f"the PackedSequence has {x.data.shape[0]} rows, and its batch_sizes do not fall or do not add up to them.",

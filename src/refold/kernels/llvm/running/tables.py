@@ -84,17 +84,18 @@ class Table:
 
     def _entries(self, reverse: bool) -> Array:
         steps, counts = self.steps, self.counts
-        time = np.arange(steps)
-        later = np.append(counts[1:], 0)  # of the rows of each step, those that run at the next too
-        # Rows that run at t run at every earlier step; only of the next step some may lack.
+        # Rows that run at t run at every earlier step; only of the next step some may lack, and have an entry apart.
         split = reverse or self.backwards
-        table = np.zeros((steps, 2, ENTRY), np.int64)
-        table[:, 0, 1] = table[:, 1, 0] = later if split else counts
-        table[:, 1, 1] = counts
+        table = np.zeros((steps, 1 + split, ENTRY), np.int64)
+        table[:, -1, 1] = counts
         earlier, next_one = (3, 2) if self.backwards else (2, 3)
-        table[:, :, earlier] = (time > 0)[:, None]
-        table[:, 0, next_one] = (later > 0) if split else 0
-        for column, places in ((4, self.offsets[:-1]), (7, time % 2 * self.batch)):
+        table[1:, :, earlier] = 1
+        if split:
+            later = table[:, 0, 1]  # of the rows of each step, those that run at the next too
+            later[:-1] = counts[1:]
+            table[:, 1, 0] = later
+            table[:, 0, next_one] = later > 0
+        for column, places in ((4, self.offsets[:-1]), (7, np.arange(steps) % 2 * self.batch)):
             earlier, next_one = (2, 1) if self.backwards else (1, 2)
             table[:, :, column] = places[:, None]
             table[1:, :, column + earlier] = places[:-1, None]
@@ -102,7 +103,7 @@ class Table:
         if self.backwards != reverse:
             table = table[::-1]
         table = table.reshape(-1, ENTRY)
-        return table[table[:, 0] < table[:, 1]]
+        return table[table[:, 0] < table[:, 1]] if split else table
 
     def pieces(self, threads: int) -> int:
         """Into how many pieces the rows are cut: as many as threads are worth it."""
