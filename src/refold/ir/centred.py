@@ -10,8 +10,6 @@ number, and both run in one pass.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from refold.shapes import Shape
 
 from .graph import Builder, Graph, Node, Output
@@ -37,7 +35,7 @@ def without_zero_sums(graph: Graph) -> Graph:
         if i in sums:
             moved.append(_rest_of_sum(builder, graph, node, centred, moved))
         else:
-            moved.append(builder.add(replace(node, args=tuple(moved[a] for a in node.args))))
+            moved.append(builder.add(node.reading(tuple([moved[a] for a in node.args]))))
     outputs = tuple(Output(o.slot, moved[o.node]) for o in graph.outputs)
     return builder.graph(graph.name, graph.leaves, outputs)
 
@@ -132,7 +130,7 @@ def _rest_of_sum(
         return builder.add(Node("const", (), (), 0.0, node.label, node.place))
     if builder.nodes[rest].shape != shape:  # numbers alone are left, one for each feature
         rest = builder.add(Node("expand", (rest,), shape, shape))
-    return builder.add(replace(node, args=(rest,)))
+    return builder.add(node.reading((rest,)))
 
 
 def _rest(

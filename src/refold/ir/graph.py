@@ -85,11 +85,15 @@ class Node:
     label: str | None = field(default=None, compare=False)
     place: Place | None = field(default=None, compare=False)
 
-    def reading(self, args: tuple[int, ...]) -> Node:
-        """This line with other arguments."""
-        if args == self.args:
+    def reading(self, args: tuple[int, ...], op: str = "") -> Node:
+        """This line with other arguments, and, where it is given, another op of the same shape."""
+        if args == self.args and not op:
             return self
-        return Node(self.op, args, self.shape, self.attr, self.label, self.place)
+        return Node(op or self.op, args, self.shape, self.attr, self.label, self.place)
+
+    def named(self, label: str | None) -> Node:
+        """This line under another name."""
+        return Node(self.op, self.args, self.shape, self.attr, label, self.place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +185,7 @@ class Builder:
         return known
 
     def name(self, index: int, label: str | None) -> None:
-        self.nodes[index] = replace(self.nodes[index], label=label)
+        self.nodes[index] = self.nodes[index].named(label)
 
     def slot(self, slot: Slot, shape: Shape, label: str | None = None) -> int:
         return self.add(Node(SLOT, (), shape, slot, label or slot.name))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
-from dataclasses import replace
 
 from refold.shapes import Size
 
@@ -134,19 +133,17 @@ def _minus(builder: Builder, node: Node) -> int | None:
         return None
     inner = [builder.nodes[a].args[0] if n else a for a, n in zip(node.args, negated, strict=True)]
     if node.op in ("add", "sub") and negated[1]:
-        return _again(
-            builder,
-            replace(node, op="sub" if node.op == "add" else "add", args=(node.args[0], inner[1])),
-        )
+        op = "sub" if node.op == "add" else "add"
+        return _again(builder, node.reading((node.args[0], inner[1]), op))
     if node.op == "add" and negated[0]:
-        return _again(builder, replace(node, op="sub", args=(node.args[1], inner[0])))
+        return _again(builder, node.reading((node.args[1], inner[0]), "sub"))
     for position in _LINEAR.get(node.op, ()):
         if negated[position]:
             args = tuple(
                 i if k == position else a
                 for k, (a, i) in enumerate(zip(node.args, inner, strict=True))
             )
-            positive = _again(builder, replace(node, args=args, label=None))
+            positive = _again(builder, node.reading(args).named(None))
             return _again(builder, Node("neg", (positive,), node.shape, place=node.place))
     return None
 
@@ -175,7 +172,7 @@ def _bare(builder: Builder, node: Node) -> int | None:
     if all(_spread(builder, a) or builder.nodes[a].shape != node.shape for a in node.args):
         return None
     args = tuple(builder.nodes[a].args[0] if _spread(builder, a) else a for a in node.args)
-    return _again(builder, replace(node, args=args))
+    return _again(builder, node.reading(args))
 
 
 def _spread(builder: Builder, index: int) -> bool:
@@ -187,7 +184,7 @@ def _flat(builder: Builder, node: Node) -> int | None:
     if all(builder.nodes[a].op != "concat" for a in node.args):
         return None
     parts = [builder.nodes[a].args if builder.nodes[a].op == "concat" else (a,) for a in node.args]
-    return builder.add(replace(node, args=tuple(part for group in parts for part in group)))
+    return builder.add(node.reading(tuple([part for group in parts for part in group])))
 
 
 def _side_by_side(builder: Builder, node: Node) -> int | None:

@@ -12,6 +12,7 @@ from refold.ir.graph import Graph
 from refold.ir.rewrite import fold, simplified
 from refold.ir.sink import sunk
 from refold.ir.trace import Cell
+from refold.shapes import Shape
 
 from .adjoint import reverse, reverse_once
 from .cost import Cost, cost
@@ -47,7 +48,13 @@ class Plan:
     once_back: Graph
     kept: tuple[Kept, ...]
     memory: str
-    cost: Cost
+    parameters: tuple[Shape, ...]  # of those that are learned
+
+    @property
+    def cost(self) -> Cost:
+        """What it costs, counted when it is asked for."""
+        ahead, step = self.forward, self.forward.graph
+        return cost(step, ahead.split.loop, self.backward.graph, self.kept, self.parameters)
 
     @property
     def output_state(self) -> int | None:
@@ -72,18 +79,19 @@ def plan(cell: Cell, memory: str = "fast") -> Plan:
 
 def _derived(cell: Cell, memory: str) -> Plan:
     once, step = hoist(simplified(sunk(cell.graph)))
-    forward, backward, kept = keep(step, fold(without_zero_sums(fold(reverse(step)))), memory)
-    ahead = _half(forward)
+    back = fold(reverse(step))
+    left = without_zero_sums(back)
+    forward, backward, kept = keep(step, back if left is back else fold(left), memory)
     parameters = [leaf.shape for leaf in cell.graph.leaves_of("param") if leaf.learn]
     return Plan(
         name=cell.name,
         once=once,
-        forward=ahead,
+        forward=_half(forward),
         backward=_half(backward),
         once_back=fold(reverse_once(once)),
         kept=kept,
         memory=memory,
-        cost=cost(forward, ahead.split.loop, backward, kept, parameters),
+        parameters=tuple(parameters),
     )
 
 
