@@ -60,7 +60,7 @@ def _tell(console: Console, found: Examination) -> None:
         facts.add_row(Text(finding.name, style="bold"), Text(finding.told, overflow="fold"))
     console.print(facts)
 
-    same: dict[tuple[str, str], list[str]] = {}
+    same: dict[tuple[str | None, str], list[str]] = {}
     for c in found.cells:
         same.setdefault((c.backend, c.reason), []).append(c.cell)
     chosen = Table(box=None, pad_edge=False)
