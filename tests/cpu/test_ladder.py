@@ -1,5 +1,6 @@
 """The ladder of correctness: values, gradients and projections of every cell against the oracle."""
 
+import math
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,7 @@ from cases import (
     projection,
     relative,
     run_all,
+    seeded,
 )
 from torch import Tensor
 from torch.func import functional_call
@@ -293,13 +295,11 @@ def rounding(single: Tensor, double: Tensor) -> float:
     return float(error / double.detach().square().mean().sqrt())
 
 
-@both_backends
-@every_cell
-def test_float32_is_as_good_as_the_oracle_in_float32(name: str, backend: str) -> None:
-    """At most 4 times the error that the papers' formulas make in float32 (floor: 2e-8)."""
+def in_both_precisions(name: str, backend: str, seed: int) -> list[tuple[float, float]]:
+    """For each value and gradient: the layer's rounding in float32, and that of the papers' formulas."""
     results: list[tuple[list[Tensor], list[Tensor]]] = []
     for dtype in (torch.float32, torch.float64):
-        layer = make(name, backend, dtype=dtype)
+        layer = seeded(make(name, backend, dtype=dtype), seed)
         x, states, _ = arguments(name, layer)
         x = x.detach().to(dtype).requires_grad_()
         states = tuple(s.detach().to(dtype).requires_grad_() for s in states)
@@ -313,9 +313,26 @@ def test_float32_is_as_good_as_the_oracle_in_float32(name: str, backend: str) ->
             pair.append([*(values[key] for key in sorted(values)), *gradients])
         results.append((pair[0], pair[1]))
     (mine, formulas), (_, exactly) = results
-    for one, other, true in zip(mine, formulas, exactly, strict=True):
-        assert one.dtype == torch.float32
-        assert rounding(one, true) <= 4 * max(rounding(other, true), 2e-8)
+    assert all(one.dtype == torch.float32 for one in mine)
+    return [
+        (rounding(one, true), rounding(other, true))
+        for one, other, true in zip(mine, formulas, exactly, strict=True)
+    ]
+
+
+@both_backends
+@every_cell
+def test_float32_is_as_good_as_the_oracle_in_float32(name: str, backend: str) -> None:
+    """At most 4 times the error that the papers' formulas make in float32 (floor: 2e-8).
+
+    Over several draws: a bias of four numbers can be rounded well by luck, on one side or the other.
+    """
+    draws = [in_both_precisions(name, backend, seed) for seed in range(11, 16)]
+    for found in zip(*draws, strict=True):
+        mine, formulas = (
+            math.sqrt(sum(e * e for e in side) / len(side)) for side in zip(*found, strict=True)
+        )
+        assert mine <= 4 * max(formulas, 2e-8)
 
 
 # ---------------------------------------------------------------- torch.nn with its own weights
