@@ -13,7 +13,7 @@ from typing import Any
 import refold as rf
 
 ALPHA = 0.1  # leaky, as in the zoo
-EPSILON, GAMMA = 0.01, 0.01  # antisymmetric: step and damping, of the size that the paper uses
+EPSILON, GAMMA = 0.01, 0.01  # antisymmetric, as in the zoo: step and damping
 
 
 @rf.cell(
@@ -48,46 +48,6 @@ def lstm_norm(
     return read * rf.tanh(rf.layer_norm(c, s_c, b_c)), c
 
 
-@rf.cell(source="Sak, Senior & Beaufays 2014, arXiv:1402.1128")
-def lstm_projection(
-    x=rf.Input("m"),
-    r=rf.State("k"),
-    c=rf.State("n"),
-    *,
-    i=rf.Affine("n"),
-    f=rf.Affine("n"),
-    g=rf.Affine("n"),
-    o=rf.Affine("n"),
-    W_r=rf.Weight("k n"),
-):
-    """LSTM that hands a shorter vector to the next step."""
-    c = rf.sigmoid(f(x, r)) * c + rf.sigmoid(i(x, r)) * rf.tanh(g(x, r))
-    return W_r @ (rf.sigmoid(o(x, r)) * rf.tanh(c)), c
-
-
-@rf.cell(source="Ravanelli, Brakel, Omologo & Bengio 2018, arXiv:1803.10225")
-def li_gru(x=rf.Input("m"), h=rf.State("n"), *, z=rf.Affine("n"), a=rf.Affine("n")):
-    """Light GRU. The paper norms W x over the batch; that crosses rows, and is left out: biases stand in its place."""
-    keep = rf.sigmoid(z(x, h))
-    return keep * h + (1 - keep) * rf.relu(a(x, h))
-
-
-@rf.cell(source="Chang, Chen, Haber & Chi 2019, arXiv:1902.09689, equation 11")
-def antisymmetric(
-    x=rf.Input("m"),
-    h=rf.State("n"),
-    *,
-    W=rf.Weight("n n"),
-    V=rf.Weight("n m"),
-    b=rf.Bias("n"),
-    epsilon=rf.Scalar(EPSILON),
-    gamma=rf.Scalar(GAMMA),
-):
-    """An Euler step of a system that neither explodes nor vanishes."""
-    A = W - W.T
-    return h + epsilon * rf.tanh(A @ h - gamma * h + V @ x + b)
-
-
 @rf.cell(source="Chung, Gulcehre, Cho & Bengio 2015, arXiv:1502.02367, without the global gates")
 def two_layers(
     x=rf.Input("m"), low=rf.State("n"), high=rf.State("k"), *, a=rf.Affine("n"), b=rf.Affine("k")
@@ -96,27 +56,6 @@ def two_layers(
     low = rf.tanh(a(x, low, high))
     high = rf.tanh(b(low, high))
     return rf.Step(low, high, output=high)
-
-
-@rf.cell(
-    source="Jozefowicz, Zaremba & Sutskever 2015, MUT1; W_x x for its x, which need not be of size n"
-)
-def mut1(
-    x=rf.Input("m"),
-    h=rf.State("n"),
-    *,
-    W_z=rf.Weight("n m"),
-    b_z=rf.Bias("n"),
-    r=rf.Affine("n"),
-    W_x=rf.Weight("n m"),
-    W_h=rf.Weight("n n"),
-    b_h=rf.Bias("n"),
-):
-    """The best cell that a search over mutations found, the first of three."""
-    write = rf.sigmoid(W_z @ x + b_z)
-    reset = rf.sigmoid(r(x, h))
-    new = rf.tanh(W_h @ (reset * h) + rf.tanh(W_x @ x) + b_h)
-    return new * write + h * (1 - write)
 
 
 @rf.cell(source="Rusch, Mishra, Erichson & Mahoney 2022, arXiv:2110.04744, with a step of 1")
@@ -135,14 +74,6 @@ def lem(
     z = (1 - fast) * z + fast * rf.tanh(c(x, y))
     y = (1 - slow) * y + slow * rf.tanh(d(x, z))
     return y, z
-
-
-@rf.cell(source="Li, Li, Cook, Zhu & Gao 2018, arXiv:1803.04831")
-def ind_rnn(
-    x=rf.Input("m"), h=rf.State("n"), *, W=rf.Weight("n m"), u=rf.Weight("n"), b=rf.Bias("n")
-):
-    """Each unit reads its own past only: no product with the state."""
-    return rf.relu(W @ x + u * h + b)
 
 
 @rf.cell(source="made up for build times: ten gates and two states")
@@ -195,17 +126,17 @@ class Entry:
 TWELVE = {
     "lstm_norm": Entry("LSTM with layer norm", lstm_norm, reductions=True),
     "lstm_peephole": Entry("LSTM with peepholes", rf.cells.get("lstm_peephole")),
-    "lstm_projection": Entry("LSTM with projection", lstm_projection, {"k": 0.5}),
+    "lstm_projection": Entry("LSTM with projection", rf.cells.get("lstm_projection"), {"r": 0.5}),
     "mgu": Entry("minimal gated unit", rf.cells.get("mgu")),
     "gru_cho": Entry("GRU of Cho", rf.cells.get("gru_cho")),
-    "li_gru": Entry("Li-GRU", li_gru),
-    "antisymmetric": Entry("antisymmetric", antisymmetric),
+    "li_gru": Entry("Li-GRU", rf.cells.get("li_gru")),
+    "antisymmetric": Entry("antisymmetric", rf.cells.get("antisymmetric")),
     "leaky": Entry("leaky", rf.cells.get("leaky")),
     "jordan": Entry("Jordan", rf.cells.get("jordan"), {"k": 1}),
     "two_layers": Entry("feedback to a previous layer", two_layers, {"k": 1}),
-    "mut1": Entry("MUT1", mut1),
+    "mut1": Entry("MUT1", rf.cells.get("mut1")),
     "lem": Entry("LEM", lem),
 }
-IND_RNN = Entry("IndRNN", ind_rnn)
+IND_RNN = Entry("IndRNN", rf.cells.get("indrnn"))
 LSTM = Entry("LSTM", rf.cells.get("lstm"))
 TEN_GATES = Entry("ten gates", ten_gates)

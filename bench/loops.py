@@ -22,9 +22,9 @@ Params = Mapping[str, Any]
 Hand = tuple[Callable[[Any], Any], Callable[..., tuple[tuple[Any, ...], Any]]]
 
 
-def _lstm(p: Params, k: Any, state: str = "h") -> tuple[Callable[[Any], Any], Any]:
+def _lstm(p: Params, k: Any) -> tuple[Callable[[Any], Any], Any]:
     gates = ("i", "f", "g", "o")
-    W_h = k.cat([p[f"{g}.W_{state}"] for g in gates])
+    W_h = k.cat([p[f"{g}.W_h"] for g in gates])
     ahead = k.linear([p[f"{g}.W_x"] for g in gates], [p[f"{g}.b"] for g in gates])
     return ahead, W_h
 
@@ -59,7 +59,7 @@ def lstm_peephole(p: Params, k: Any) -> Hand:
 
 
 def lstm_projection(p: Params, k: Any) -> Hand:
-    ahead, W_h = _lstm(p, k, "r")
+    ahead, W_h = _lstm(p, k)
 
     def step(a: Any, r: Any, c: Any):
         i, f, g, o = k.split(k.product(a, r, W_h), 4)
@@ -144,11 +144,11 @@ def two_layers(p: Params, k: Any) -> Hand:
 
 
 def mut1(p: Params, k: Any) -> Hand:
-    matrices = k.linear([p["W_z"], p["r.W_x"], p["W_x"]], [p["b_z"], p["r.b"], 0 * p["b_h"]])
+    matrices = k.linear([p["z.W_x"], p["r.W_x"], p["W_x"]], [p["z.b"], p["r.b"], 0 * p["b"]])
 
     def ahead(x: Any):
         z, r, new = k.split(matrices(x), 3)
-        return k.cat([k.sigmoid(z), r, k.tanh(new) + p["b_h"]], -1)  # no state reaches z
+        return k.cat([k.sigmoid(z), r, k.tanh(new) + p["b"]], -1)  # no state reaches z
 
     def step(a: Any, h: Any):
         z, a_r, a_n = k.split(a, 3)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from refold.collector import no_collection
 from refold.ir.trace import Cell
 from refold.nn.layer import Recurrent
 
@@ -66,26 +67,14 @@ def _interleaved(runs: tuple[Callable[[], object], ...], seconds: float) -> list
     for run in (*runs, *runs):
         run()
     end = time.perf_counter() + seconds
-    with _no_collection():
+    with no_collection():  # a run of it would fall on whoever is at turn
+        gc.collect()
         while len(times[0]) < TURNS or time.perf_counter() < end:
             for run, taken in zip(runs, times, strict=True):
                 began = time.perf_counter()
                 run()
                 taken.append(time.perf_counter() - began)
     return [statistics.median(taken) for taken in times]
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Without Python's garbage collector, whose runs fall on whoever is at turn."""
-    gc.collect()
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 @contextmanager
