@@ -5,6 +5,7 @@
       PlanError                   a plan that cannot be made: an unknown stage or memory, an illegal graph
       KernelError(RuntimeError)   a tensor that does not fit a kernel, or a backend that cannot run
       DataError(ValueError)       a table, a file or a sequence that cannot be used
+      CheckpointError             a checkpoint, or a run's folder, that cannot be written, read or resumed
 
 A text says *where*, then *what is so* with both sides named, then *what to do*.
 """
@@ -34,3 +35,7 @@ class KernelError(RefoldError, RuntimeError):
 
 class DataError(RefoldError, ValueError):
     """A table, a file or a sequence that cannot be used."""
+
+
+class CheckpointError(RefoldError):
+    """A checkpoint, or a run's folder, that cannot be written, read or resumed."""
