@@ -32,7 +32,7 @@ from .doors import Entered, Lengths, enter, enter_states
 from .events import NOTHING, Events, enter_flags
 from .parameters import Layout, Parameters
 from .regularise import Regularise
-from .runs import joined, side_by_side
+from .runs import Recorded, joined, side_by_side
 from .settings import (
     check_dtype,
     dropout_rate,
@@ -137,6 +137,7 @@ class Recurrent(nn.Module):
             refuse_bad_stack(self.cell, leaf, self.output_features, self._width)
         self._kernels: dict[tuple[bool, Form, str, torch.dtype], Kernel] = {}
         self._probes: list[dict[str, Tensor]] | None = None
+        self._recorded: list[Recorded] | None = None
         self._ready: Callable[..., tuple[Any, Any] | None] | None = None
         check_dtype(dtype)
         for layer in range(self.num_layers):
@@ -213,8 +214,9 @@ class Recurrent(nn.Module):
             events = self._events(resets, mask, reset_state, batch, like)
         layers = sum(self._spread) * self.directions
         states = enter_states(state, self.state_sizes, layers, batch, like)
-        if self._probes is not None:
-            self._probes.clear()
+        for kept in (self._probes, self._recorded):
+            if kept is not None:
+                kept.clear()
         inputs = self._inputs(events.inputs(batch.x))
         top: dict[str, Tensor] = {}
         finals: list[tuple[Tensor, ...]] = []
@@ -225,6 +227,7 @@ class Recurrent(nn.Module):
                 dropped = nn.functional.dropout(below, self.dropout, self.training)
                 inputs = (dropped, *inputs[1:])
             histories = return_states == "all" and layer == self.num_layers - 1
+            histories = histories or self._recorded is not None
             top = self._layer(layer, inputs, states, batch, histories, finals, calls, events)
             if below is not None and self.stack.kind != "plain":
                 gate = self._modules.get(f"highway{layer}")
@@ -299,7 +302,7 @@ class Recurrent(nn.Module):
         form, spread = self._form(events), self._spread[layer]
         index = layer * self.directions + reverse
         wiring = Wiring(self.cell, form, self.regularise, self.training, spread, events, index)
-        return wiring.run(call, part, self._kernel(layer > 0, form))
+        return wiring.run(call, part, self._recording(self._kernel(layer > 0, form), spread))
 
     def _events(
         self,
@@ -351,7 +354,7 @@ class Recurrent(nn.Module):
     def _call(self, stacked: bool, call: Call) -> Run:
         if torch.compiler.is_compiling():
             return traced(self._operator(stacked), call)
-        return self._kernel(stacked)(call)
+        return self._recording(self._kernel(stacked))(call)
 
     def _can_be_traced(self, x: object) -> bool:
         direct = isinstance(x, Tensor) and self._probes is None and self._is_plain()
@@ -450,6 +453,31 @@ class Recurrent(nn.Module):
         self._probes.append(dict(zip(self.state_sizes, zeros, strict=True)))
         return zeros
 
+    @contextmanager
+    def record(self) -> Iterator[list[Recorded]]:
+        """Within, each call keeps what its kernels were given and what they gave, with probes and all states.
+
+        Gives a list with one record for each layer and direction, in the order of `probe`.
+        """
+        with self.probe():
+            outer, self._recorded = self._recorded, []
+            try:
+                yield self._recorded
+            finally:
+                self._recorded = outer
+
+    def _recording(self, kernel: Kernel, spread: int = 1) -> Callable[[Call], Run]:
+        if self._recorded is None:
+            return kernel
+        recorded = self._recorded
+
+        def keep(call: Call) -> Run:
+            run = kernel(call)
+            recorded.append(Recorded(kernel, call, run, spread))
+            return run
+
+        return keep
+
     # Kernels ----------------------------------------------------------------------------------------------------------
 
     @property
@@ -479,7 +507,7 @@ class Recurrent(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # Kernels are made again where they are needed; they hold compiled code and functions without names.
-        return {**self.__dict__, "_kernels": {}, "_probes": None, "_ready": None}
+        return {**self.__dict__, "_kernels": {}, "_probes": None, "_recorded": None, "_ready": None}
 
     # Sizes ------------------------------------------------------------------------------------------------------------
 

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from refold.kernels.base import Run
+from refold.kernels.base import Call, Kernel, Run
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recorded:
+    """One call of a kernel. In a layer of dilation `spread` every so-many steps are further rows (see `folded`)."""
+
+    kernel: Kernel
+    call: Call
+    run: Run
+    spread: int = 1
 
 
 def side_by_side(runs: Sequence[Run], states: Iterable[str], histories: bool) -> dict[str, Tensor]:
