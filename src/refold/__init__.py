@@ -11,6 +11,7 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from refold import cells as cells
+from refold.errors import CheckpointError as CheckpointError
 from refold.errors import DataError as DataError
 from refold.errors import EquationError as EquationError
 from refold.errors import KernelError as KernelError
@@ -20,12 +21,15 @@ from refold.ir.language import *  # noqa: F403
 from refold.plan.explain import explain as explain
 
 if _TYPE_CHECKING:
-    import refold.nn as nn  # noqa: F401  (a room under its own name)
+    import refold.data.tasks as tasks  # noqa: F401  (rooms under their own names)
+    import refold.nn as nn  # noqa: F401
     from refold.data.batch import Batch as Batch
     from refold.data.batch import Sequences as Sequences
     from refold.export.from_onnx import from_onnx as from_onnx
     from refold.forecast import Forecaster as Forecaster
     from refold.nn.convert import convert as convert
+    from refold.nn.initialise import Initialised as Initialised
+    from refold.nn.initialise import initialise as initialise
     from refold.nn.layer import Recurrent as Recurrent
     from refold.nn.regularise import Regularise as Regularise
     from refold.nn.reservoir import EchoState as EchoState
@@ -34,40 +38,65 @@ if _TYPE_CHECKING:
     from refold.report.diagram import draw as draw
     from refold.train.bptt import Gradients as Gradients
     from refold.train.bptt import gradients as gradients
+    from refold.train.clip import Clip as Clip
+    from refold.train.contributions import Contributions as Contributions
+    from refold.train.contributions import contributions as contributions
     from refold.train.errors import Errors as Errors
     from refold.train.errors import network_errors as network_errors
-    from refold.train.fit import Fit as Fit
     from refold.train.fit import Run as Run
     from refold.train.fit import fit as fit
+    from refold.train.lags import LagCurve as LagCurve
+    from refold.train.lags import lag_curve as lag_curve
+    from refold.train.realtime import Online as Online
+    from refold.train.realtime import RealTime as RealTime
+    from refold.train.saving import Checkpoint as Checkpoint
+    from refold.train.settings import Fit as Fit
+    from refold.train.walk import Full as Full
+    from refold.train.walk import Truncated as Truncated
 
 # name -> the module that has it, loaded at first use. The imports above tell type checkers the same; a test compares.
 _LATER = {
     "Batch": "refold.data.batch",
+    "Checkpoint": "refold.train.saving",
+    "Clip": "refold.train.clip",
+    "Contributions": "refold.train.contributions",
     "EchoState": "refold.nn.reservoir",
     "Errors": "refold.train.errors",
-    "Fit": "refold.train.fit",
+    "Fit": "refold.train.settings",
+    "Full": "refold.train.walk",
     "Forecaster": "refold.forecast",
     "Gradients": "refold.train.bptt",
+    "Initialised": "refold.nn.initialise",
+    "LagCurve": "refold.train.lags",
     "Network": "refold.nn.wiring",
+    "Online": "refold.train.realtime",
+    "RealTime": "refold.train.realtime",
     "Recurrent": "refold.nn.layer",
     "Regularise": "refold.nn.regularise",
     "Run": "refold.train.fit",
     "Sequences": "refold.data.batch",
     "Stack": "refold.nn.stacks",
+    "Truncated": "refold.train.walk",
+    "contributions": "refold.train.contributions",
     "convert": "refold.nn.convert",
     "draw": "refold.report.diagram",
     "fit": "refold.train.fit",
     "from_onnx": "refold.export.from_onnx",
     "gradients": "refold.train.bptt",
+    "initialise": "refold.nn.initialise",
+    "lag_curve": "refold.train.lags",
     "network_errors": "refold.train.errors",
 }
+
+# Under their own names: rf.nn.LSTM, rf.tasks.task("copy").
+_ROOMS = {"nn": "refold.nn", "tasks": "refold.data.tasks"}
 
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
         return _version("refold")
-    if name == "nn":  # a room under its own name: rf.nn.LSTM
-        return _import_module("refold.nn")
+    if name in _ROOMS:
+        return _import_module(_ROOMS[name])
     if name not in _LATER:
         raise AttributeError(f"module 'refold' has no attribute '{name}'")
     value = getattr(_import_module(_LATER[name]), name)
@@ -76,4 +105,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER, "nn"})
+    return sorted({*globals(), *_LATER, *_ROOMS})

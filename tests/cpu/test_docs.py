@@ -24,6 +24,9 @@ PAGES = [
             "onnx",
             "regularised",
             "draw",
+            "gradients",
+            "survival",
+            "tasks",
         )
     ),
 ]

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ from refold.nn.layer import Recurrent
 from refold.nn.wiring import Network
 from refold.train.call import outputs
 from refold.train.errors import network_errors
-from refold.train.fit import OPTIMISERS, Fit, fit
+from refold.train.fit import fit
+from refold.train.log import StepLine, step_log
+from refold.train.settings import OPTIMISERS, Fit
 
 WAYS: dict[str, Any] = {"steps": "mean", "sequences": "mean"}
 
@@ -287,10 +290,68 @@ def test_the_log_has_a_line_per_step(tmp_path):
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [(line["epoch"], line["step"]) for line in lines] == [(1, 1), (1, 2), (2, 3), (2, 4)]
     for line in lines:
-        names = "epoch step loss gradient_norm clipped_norm rate seconds"
+        names = "epoch step loss gradient_norm clipped_norm rate seconds tokens"
         assert list(line) == names.split()
         assert line["gradient_norm"] > 1e-3 == line["clipped_norm"]
         assert line["rate"] == 5e-3 and line["loss"] > 0 and line["seconds"] > 0
+    assert [line["tokens"] for line in lines[:2]] != [0, 0]
+    whole = sum(round(0.8 * n) for n in (8, 5, 7, 6))  # the last fifth is held out
+    assert sum(line["tokens"] for line in lines) == 2 * whole
+
+
+def test_a_log_goes_on_where_its_run_does(tmp_path):
+    path = tmp_path / "steps.jsonl"
+    lines = [json.dumps({"step": n}) + "\n" for n in (1, 2, 3)]
+    path.write_text("".join(lines) + '{"step": 4, "lo')  # killed in the middle of a line
+    numbers: Any = (1, 3, 0.5, 1.0, 1.0, 1e-3, 0.1, 7, None)
+    with step_log(path, 2) as write:
+        write(StepLine(*numbers))
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["step"] for line in found] == [1, 2, 3] and found[2]["loss"] == 0.5
+    with step_log(path) as write:  # a new run writes a new file
+        write(StepLine(*numbers))
+    assert len(path.read_text().splitlines()) == 1
+
+
+def test_tensorboard_has_the_same_numbers(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder, log = tmp_path / "board", tmp_path / "steps.jsonl"
+    settings = Fit(epochs=2, batch_size=3, tensorboard=folder, log=log, lags=True)
+    run = fit(elman(), echo(), settings)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    found = EventAccumulator(str(folder)).Reload()
+    for name in ("loss", "gradient_norm", "rate"):
+        scalars = found.Scalars(name)
+        assert [s.step for s in scalars] == [1, 2, 3, 4]
+        assert [s.value for s in scalars] == pytest.approx([line[name] for line in lines])
+    assert [s.value for s in found.Scalars("validation")] == pytest.approx(run.validation)
+    lives = [curve.curves[0].half_life for curve in run.lags]
+    assert [s.value for s in found.Scalars("half_life/l0.h")] == pytest.approx(lives)
+    assert [s.step for s in found.Scalars("half_life/l0.h")] == [2, 4]
+
+
+def test_tensorboard_has_to_be_there(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(RefoldError, match=r"pip install 'refold\[tensorboard\]'"):
+        fit(elman(), echo(), Fit(tensorboard=tmp_path / "board"))
+
+
+def test_a_tensorboard_that_cannot_be_written(tmp_path):
+    (tmp_path / "board").write_text("")
+    with pytest.raises(DataError, match="board cannot be written: "):
+        fit(elman(), echo(), Fit(tensorboard=tmp_path / "board"))
+
+
+def test_curves_against_the_lag_change_nothing_else():
+    one, other = elman(), elman()
+    other.load_state_dict(one.state_dict())
+    data = echo()
+    plain, watched = fit(one, data, Fit(epochs=3)), fit(other, data, Fit(epochs=3, lags=True))
+    same(weights(one), weights(other))
+    assert plain.lags == () and len(watched.lags) == 3
+    assert watched.lags[0].curves[0].median.shape == (8,)
+    assert watched.validation == plain.validation
 
 
 def test_the_step_that_stopped_a_run_is_in_its_log(tmp_path):

@@ -39,6 +39,17 @@ class Batch:
     d_lengths: Tensor | None = None
     mask: Tensor | None = None
 
+    def steps(self, start: int, stop: int) -> Batch:
+        """The steps from `start` to before `stop` of every row; a row may have none left.
+
+        Only where every step of x has its target, or there are none.
+        """
+        here, most = slice(start, stop), min(stop, len(self.x)) - start
+        lengths = (self.lengths - start).clamp(0, most)
+        d = None if self.d is None else self.d[here]
+        mask = None if self.mask is None else self.mask[here]
+        return Batch(self.x[here], lengths, d, None if d is None else lengths, mask)
+
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device; the lengths stay on the CPU, where loops read them."""
         d = None if self.d is None else self.d.to(device, non_blocking=True)
@@ -118,6 +129,13 @@ class Sequences:
             return [True] * len(self)
         return [len(part) > 0 for part in (self.x if self.d is None else self.d)]
 
+    def counted_within(self, indices: Iterable[SupportsIndex], start: int, stop: int) -> int:
+        """How many of these sequences have a step from `start` to before `stop` that counts."""
+        x, d, mask = self._chosen(indices)
+        if mask is None:
+            return sum(len(part) > start for part in (x if d is None else d))
+        return sum(bool(part[start:stop].any()) for part in mask)
+
     def to(self, device: torch.device | str) -> Sequences:
         """The same sequences on a device: saves a transfer per batch when all of them fit."""
         x, d, mask = self._chosen(range(len(self)))
@@ -136,7 +154,7 @@ class Sequences:
             raise DataError("a batch of no sequences", "give at least one index", "Sequences.batch")
         stepwise = d is None or _has_steps(d[0])
         return Batch(
-            pad_sequence(x),
+            _padded(x),
             _lengths(x),
             None if d is None else _side_by_side(d, stepwise),
             _lengths(d) if d is not None and stepwise else None,
@@ -216,7 +234,15 @@ def _split_sequences(data: Sequences, fraction: float, where: str) -> tuple[Sequ
 
 
 def _side_by_side(parts: Tensors, stepwise: bool) -> Tensor:
-    return pad_sequence(parts) if stepwise else torch.stack(parts)
+    return _padded(parts) if stepwise else torch.stack(parts)
+
+
+def _padded(parts: Tensors) -> Tensor:
+    """(T, B, ...), zeros at the end. Sequences of one length are stacked: a sixth of the time."""
+    steps = parts[0].shape[0]
+    if all(part.shape[0] == steps for part in parts):
+        return torch.stack(parts, 1)
+    return pad_sequence(parts)
 
 
 def _lengths(parts: Tensors) -> Tensor:

@@ -121,6 +121,29 @@ class Network(nn.Module):
                 y = self._fed_back(first, final, steps, target, target_lengths)
         return y if batched else y.squeeze(-2)
 
+    def stretch(
+        self, x: Tensor, lengths: Lengths = None, state: State | None = None
+    ) -> tuple[Tensor, State]:
+        """A stretch of longer sequences: y, and the states from which the next stretch goes on.
+
+        Shapes  x (T, B, m), y (T, B, k); many-to-many only, in one direction.
+
+        Errors  KernelError for another shape, or a layer that also runs in reverse.
+        """
+        where = _where(self)
+        if self.shape != "many-to-many" or self.layer.directions == 2:
+            fact = "a stretch ends where a longer sequence goes on, "
+            fact += (
+                "and the layer also reads in reverse"
+                if self.layer.directions == 2
+                else f"and {self.shape} has to see the whole"
+            )
+            raise KernelError(fact, "use shape='many-to-many' and one direction", where)
+        _check_call(self, x, lengths, None, None, None)
+        rows = whole_lengths(lengths, x.shape[0], x.shape[1])
+        y, after = self.layer(x, state, rows)
+        return zero_past(self._headed(y), rows), after
+
     def _with_batch(
         self, x: Tensor, state: State | None, target: Tensor | None
     ) -> tuple[Tensor, State | None, Tensor | None, bool]:

@@ -7,6 +7,7 @@ where its forward has an argument of that name.
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,45 @@ def outputs(network: nn.Module, batch: Batch, *, teach: bool, state: State | Non
         y = network(x)
     y = y[0] if isinstance(y, tuple) else y  # a layer also returns its final states
     return y.transpose(0, 1) if getattr(network, "batch_first", False) and y.ndim == 3 else y
+
+
+def stretch(network: nn.Module, batch: Batch, state: State | None) -> tuple[Tensor, State]:
+    """The outputs y (T, B, k) of a stretch of longer sequences, and the states to go on from.
+
+    A row of no steps keeps its state.
+
+    Errors  DataError for a module that does not hand its states on.
+    """
+    rows = _unless_full(batch.lengths, batch.x)
+    if isinstance(network, Network):
+        return network.stretch(batch.x, rows, state)
+    first = getattr(network, "batch_first", False)
+    x = batch.x.transpose(0, 1) if first else batch.x
+    if isinstance(network, Recurrent):
+        found: Any = network(x, state, rows)
+    else:
+        found = _handed_on(network, x, state, batch)
+    y, after = found
+    return (y.transpose(0, 1) if first else y), after
+
+
+def _handed_on(network: nn.Module, x: Tensor, state: State | None, batch: Batch) -> Any:
+    known = inspect.signature(network.forward).parameters
+    name = next((name for name in ("state", "hx") if name in known), None)
+    if name is None:
+        fact = f"{type(network).__name__}.forward takes no state: a stretch cannot go on"
+        remedy = "use an rf.Recurrent or rf.Network, or forward(x, state) -> (y, state)"
+        raise DataError(fact, remedy, f"calling {type(network).__name__}")
+    told = {name: state}
+    if "lengths" in known:
+        told["lengths"] = _unless_full(batch.lengths, batch.x)
+    else:
+        _refuse_ragged(network, batch)
+    found = network(x, **told)
+    if not isinstance(found, tuple) or len(found) != 2:
+        fact = f"{type(network).__name__}.forward gives no pair"
+        raise DataError(fact, "let it return (y, state)", f"calling {type(network).__name__}")
+    return found
 
 
 def _wired(network: Network, batch: Batch, teach: bool, state: State | None) -> Tensor:

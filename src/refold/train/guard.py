@@ -1,4 +1,4 @@
-"""What keeps a step of training in bounds: the gradient's norm, and a stop at what is not finite.
+"""What stops a run: a number that is not finite, with its place.
 
 Everything is decided before the optimiser's step, so that the weights a run stops with are finite.
 """
@@ -6,12 +6,16 @@ Everything is decided before the optimiser's step, so that the weights a run sto
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from refold.data.batch import Batch
 from refold.errors import RefoldError
+
+from .call import outputs
+from .objective import Objective
 
 REMEDY = "lower rate or clip, or look for extreme numbers in the data; the best weights are kept"
 
@@ -20,19 +24,6 @@ def gradient_norm(parameters: Mapping[str, nn.Parameter]) -> Tensor:
     """The 2-norm of all gradients taken as one vector, as a tensor: nothing waits for it yet."""
     found = [p.grad for p in parameters.values() if p.grad is not None]
     return torch.nn.utils.get_total_norm(found)
-
-
-def clip(parameters: Mapping[str, nn.Parameter], norm: float, limit: float | None) -> float:
-    """Scale all gradients so that their common norm is at most `limit`; returns the norm after.
-
-    Source  Pascanu, Mikolov & Bengio 2013, algorithm 1.
-    """
-    if limit is None or norm <= limit:
-        return norm
-    for parameter in parameters.values():
-        if parameter.grad is not None:
-            parameter.grad.mul_(limit / norm)
-    return limit
 
 
 def nonfinite_step(
@@ -46,6 +37,25 @@ def nonfinite_step(
         return None
     fact = f"the loss is {loss:g}, the gradient norm {norm:g}; {_first(parameters)}"
     return RefoldError(fact, REMEDY, _where(epoch, step))
+
+
+@torch.no_grad()
+def naming_row(
+    stop: RefoldError, objective: Objective, batch: Batch, rows: Sequence[int]
+) -> RefoldError:
+    """The same error, with the sequence and the step whose error is not finite, where one is.
+
+    rows  which sequences of the data these are
+    """
+    if objective.own or batch.d is None:
+        return stop
+    y = outputs(objective.network, batch, teach=True)
+    wrong = (~objective.errors_of(y, batch).step.isfinite()).nonzero()
+    if not len(wrong):
+        return stop
+    step, row = wrong[0].tolist()
+    fact = f"the error of sequence {rows[row]} is not finite from its step {step} on; {stop.fact}"
+    return RefoldError(fact, stop.remedy, stop.where)
 
 
 def refuse_weights(parameters: Mapping[str, nn.Parameter], epoch: int, step: int) -> None:
