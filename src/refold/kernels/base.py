@@ -114,13 +114,31 @@ def build(
     if backend == "auto":
         taken, reason = automatic(*asked)
         if taken != COMPILED:
-            return BACKENDS[taken](made, sizes, reason)
+            return BACKENDS[_knowing(taken, made)](made, sizes, reason)
         return Later(reason, lambda: _compiled(cell, sizes, reason, memory))
     if backend != COMPILED:
-        return BACKENDS[backend](made, sizes, "asked for")
+        return BACKENDS[_knowing(backend, made)](made, sizes, "asked for")
     if why_not := why_not_compiled(*asked):
         raise KernelError(f"{why_not}.", 'Choose backend="auto" or backend="reference".')
     return _compiled(cell, sizes, "asked for", memory)
+
+
+def _knowing(backend: str, made: Plan) -> str:
+    """Torch's autograd through the step finds no Omega, which is in the plan's own reverse step: that one is run."""
+    return "derived" if backend == "reference" and made.norms else backend
+
+
+def no_further(made: Plan) -> None:
+    """Refuse what a plan with Omega cannot do.
+
+    Errors  KernelError: it has Omega
+    """
+    if made.norms is not None:
+        raise KernelError(
+            f"a gradient of a gradient of '{made.name}', or a map by torch.func, is asked for, and Omega is counted: "
+            "its gradient is the immediate derivative, which is no gradient of anything.",
+            "Call the layer outside the block that counts Omega.",
+        )
 
 
 def _compiled(cell: Cell, sizes: Mapping[str, int], reason: str, memory: str) -> Kernel:

@@ -7,6 +7,7 @@ From nn.LSTM itself they cannot: torch.compile refuses to look into its instance
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from operator import is_
 from typing import Any
@@ -19,11 +20,13 @@ from torch.nn.utils.rnn import PackedSequence
 from refold.cells import joined
 from refold.errors import KernelError
 from refold.ir.trace import Cell
+from refold.ir.wrap import Form, wrapped
 from refold.kernels import autograd as _derived  # noqa: F401  (registers its backend)
 from refold.kernels.base import COMPILED, Call, Home, Kernel, Run, build, operator_of, ready, traced
 
 from . import init
 from .doors import Entered, Lengths, enter, enter_states
+from .omega import Omega, Terms
 from .runs import joined as stacked_states
 from .runs import side_by_side
 
@@ -50,7 +53,7 @@ State = Tensor | tuple[Tensor, Tensor]
 class Held:
     """What is made of a layer and can be made again: copies and pickles of the layer have none of it."""
 
-    kernels: dict[tuple[bool, str, torch.dtype], Kernel] = field(default_factory=dict)
+    kernels: dict[tuple[bool, str, str, torch.dtype], Kernel] = field(default_factory=dict)
     ready: Callable[..., tuple[Any, Any] | None] | None = None
 
     def __deepcopy__(self, memo: object) -> Held:
@@ -68,6 +71,7 @@ class Layers(nn.RNNBase):
     peephole = False
     backend = "auto"
     _held: Held | None = None
+    _terms: Terms | None = None
     _leaves: tuple[str, ...] = ()
 
     def __init__(
@@ -104,7 +108,7 @@ class Layers(nn.RNNBase):
                        top layer by its name, at every step, each shaped as the output
         """
         if torch.compiler.is_compiling():
-            if isinstance(input, Tensor) and self._operator(False):
+            if isinstance(input, Tensor) and self._terms is None and self._operator(False):
                 return self._run(input, hx, lengths, return_states)
             eager: Any = torch.compiler.disable(self._run)
             return eager(input, hx, lengths, return_states)
@@ -130,6 +134,7 @@ class Layers(nn.RNNBase):
         like = weights[0]
         self._check(input, hx, like, lengths)
         packed = isinstance(input, PackedSequence) and self._kernel(False).backend == COMPILED
+        packed = packed and self._terms is None
         batch = enter(input, lengths, self.input_size, self.batch_first, like, packed)
         sizes = self._state_sizes()
         layers = len(self._all_weights)
@@ -181,7 +186,30 @@ class Layers(nn.RNNBase):
     def _call(self, stacked: bool, call: Call) -> Run:
         if torch.compiler.is_compiling():
             return traced(self._operator(stacked), call)
-        return self._kernel(stacked)(call)
+        terms = self._terms if torch.is_grad_enabled() else None
+        if terms is None:
+            return self._kernel(stacked)(call)
+        return terms.run(call, self._kernel(stacked, terms.form))
+
+    # Omega ------------------------------------------------------------------------------------------------------------
+
+    def keeping_norms(
+        self,
+        omega: Omega = Omega(),  # noqa: B008  (a frozen record)
+        scale: float = 1.0,
+    ) -> AbstractContextManager[Terms]:
+        """(beyond torch) Within, calls count Pascanu's Omega (see `Recurrent.keeping_norms`)."""
+        return self.counting(Terms(omega, scale))
+
+    @contextmanager
+    def counting(self, terms: Terms) -> Iterator[Terms]:
+        """(beyond torch) Within, calls count Omega there."""
+        outer = self._terms
+        self.__dict__["_terms"] = terms
+        try:
+            yield terms
+        finally:
+            self.__dict__["_terms"] = outer
 
     # Kernels ----------------------------------------------------------------------------------------------------------
 
@@ -190,7 +218,7 @@ class Layers(nn.RNNBase):
         """The kernel of the first layer; `.backend` and `.reason` say which and why."""
         return self._kernel(False)
 
-    def _kernel(self, stacked: bool) -> Kernel:
+    def _kernel(self, stacked: bool, omega: str = "") -> Kernel:
         like = self._parameters.get("weight_ih_l0")
         if like is None:
             like = self.weight_ih_l0  # worked out: torch's parametrizations
@@ -198,10 +226,11 @@ class Layers(nn.RNNBase):
             self.__dict__["_held"] = Held()
         assert self._held is not None and isinstance(like, Tensor)
         kernels = self._held.kernels
-        key = (stacked, like.device.type, like.dtype)
+        key = (stacked, omega, like.device.type, like.dtype)
         if key not in kernels:
             letters = self._letters(stacked)
-            kernels[key] = build(self._cell(), letters, self.backend, like.device, like.dtype)
+            cell = wrapped(self._cell(), Form(omega=omega)).cell
+            kernels[key] = build(cell, letters, self.backend, like.device, like.dtype)
         return kernels[key]
 
     @torch.compiler.assume_constant_result

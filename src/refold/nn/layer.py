@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ from refold.kernels.base import (
 
 from .doors import Entered, Lengths, enter, enter_states
 from .events import NOTHING, Events, enter_flags
+from .omega import Omega, Terms
 from .parameters import Layout, Parameters
 from .regularise import Regularise
 from .runs import joined, side_by_side
@@ -137,6 +139,7 @@ class Recurrent(nn.Module):
             refuse_bad_stack(self.cell, leaf, self.output_features, self._width)
         self._kernels: dict[tuple[bool, Form, str, torch.dtype], Kernel] = {}
         self._probes: list[dict[str, Tensor]] | None = None
+        self._terms: Terms | None = None
         self._ready: Callable[..., tuple[Any, Any] | None] | None = None
         check_dtype(dtype)
         for layer in range(self.num_layers):
@@ -206,6 +209,7 @@ class Recurrent(nn.Module):
             and isinstance(x, PackedSequence)
             and self.kernel.backend == COMPILED
             and self._is_plain()
+            and self._counting is None
         )
         batch = enter(x, lengths, self.input_features, self.batch_first, like, packed)
         events = NOTHING
@@ -256,7 +260,7 @@ class Recurrent(nn.Module):
     ) -> dict[str, Tensor]:
         """One layer, its directions joined: the output and, with `histories`, every state, for all steps."""
         runs = []
-        plain = events is NOTHING and self._is_plain()
+        plain = events is NOTHING and self._is_plain() and self._counting is None
         for reverse in range(self.directions):
             part = self._part(layer, bool(reverse))
             first = self._first(part, layer, reverse, states, batch.batch)
@@ -293,12 +297,20 @@ class Recurrent(nn.Module):
         if events.resets is not None:
             resets = "learned" if self.learn_state else "declared"
             resets = resets if events.starts is None else "given"
-        return self.regularise.form(self.cell, self.training, events.mask is not None, resets)
+        form = self.regularise.form(self.cell, self.training, events.mask is not None, resets)
+        terms = self._counting
+        return form if terms is None else replace(form, omega=terms.form)
+
+    @property
+    def _counting(self) -> Terms | None:
+        """Where a call counts Omega. One that nobody differentiates has no adjoint, and counts none."""
+        return self._terms if torch.is_grad_enabled() else None
 
     def _wired(self, layer: int, reverse: int, call: Call, part: Parameters, events: Events) -> Run:
         form, spread = self._form(events), self._spread[layer]
         index = layer * self.directions + reverse
-        wiring = Wiring(self.cell, form, self.regularise, self.training, spread, events, index)
+        around = (self.cell, form, self.regularise, self.training)
+        wiring = Wiring(*around, spread, events, index, self._counting)
         return wiring.run(call, part, self._kernel(layer > 0, form))
 
     def _events(
@@ -354,7 +366,8 @@ class Recurrent(nn.Module):
         return self._kernel(stacked)(call)
 
     def _can_be_traced(self, x: object) -> bool:
-        direct = isinstance(x, Tensor) and self._probes is None and self._is_plain()
+        alone = self._probes is None and self._terms is None
+        direct = isinstance(x, Tensor) and alone and self._is_plain()
         return direct and self._operator(False) != ""
 
     @torch.compiler.assume_constant_result
@@ -450,6 +463,35 @@ class Recurrent(nn.Module):
         self._probes.append(dict(zip(self.state_sizes, zeros, strict=True)))
         return zeros
 
+    def keeping_norms(
+        self,
+        omega: Omega = Omega(),  # noqa: B008  (a frozen record)
+        scale: float = 1.0,
+    ) -> AbstractContextManager[Terms]:
+        """Within, the way back of each call also counts Pascanu's Omega, and adds its gradient to the weights' own.
+
+        Nothing changes forward, nor do the gradients of x and of states: the derivative is the immediate one (see
+        `refold.plan.omega`). It is added as it is, whatever factor the loss has: a loss that is scaled up, as for
+        half precision, needs the same `scale`.
+
+        Errors   RefoldError: settings that are none (see `Omega`, `Terms`)
+        Example
+            with layer.keeping_norms(rf.Omega(weight=4.0)) as terms:
+                y, _ = layer(x)
+            y.square().sum().backward()
+            print(terms.value())
+        """
+        return self.counting(Terms(omega, scale))
+
+    @contextmanager
+    def counting(self, terms: Terms) -> Iterator[Terms]:
+        """Within, calls count Omega there: `keeping_norms` for several layers together."""
+        outer, self._terms, self._ready = self._terms, terms, None
+        try:
+            yield terms
+        finally:
+            self._terms = outer
+
     # Kernels ----------------------------------------------------------------------------------------------------------
 
     @property
@@ -479,7 +521,7 @@ class Recurrent(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # Kernels are made again where they are needed; they hold compiled code and functions without names.
-        return {**self.__dict__, "_kernels": {}, "_probes": None, "_ready": None}
+        return {**self.__dict__, "_kernels": {}, "_probes": None, "_terms": None, "_ready": None}
 
     # Sizes ------------------------------------------------------------------------------------------------------------
 

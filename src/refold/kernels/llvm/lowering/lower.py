@@ -197,6 +197,8 @@ class Arriving:
         self.products: list[int] = []
         self.rest: list[int] = []
         nodes = graph.nodes
+        # A sum that other lines of this step read is worked out here, and handed on whole.
+        read = bool(graph.uses()[output.node])
         # Only what the error has reached can wait for the next step; a forward value that is worked out again cannot.
         slots = graph.slots().items()
         reached = graph.after(i for slot, i in slots if slot.kind in ("carry", "given"))
@@ -211,7 +213,8 @@ class Arriving:
             elif node.op != "expand" or nodes[node.args[0]].attr != 0.0:  # zeros add nothing
                 self.rest.append(i)
 
-        part(output.node)
+        if not read:
+            part(output.node)
         if not self.products and not self.rest:
             self.rest.append(output.node)
 
