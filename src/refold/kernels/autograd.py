@@ -34,7 +34,8 @@ class Derived(Reference):
 
     def __call__(self, call: Call) -> Run:
         if torch._C._are_functorch_transforms_active():
-            no_further(self.plan)
+            if self.plan.norms:
+                raise no_further()
             raise KernelError(
                 "torch.func maps over the layer, and the derived adjoint is no map of tensors that it could see into.",
                 'Build the layer with backend="reference".',
@@ -200,7 +201,8 @@ class _Sequence(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         # Grad mode is on in a backward exactly where create_graph=True asks for more.
         if torch.is_grad_enabled():
-            no_further(ctx.layout.kernel.plan)
+            if ctx.layout.kernel.plan.norms:
+                raise no_further()
             raise KernelError(
                 "a gradient of a gradient is asked for, and the derived adjoint gives first derivatives.",
                 'Build the layer with backend="reference", which differentiates to any order.',

@@ -128,17 +128,13 @@ def _knowing(backend: str, made: Plan) -> str:
     return "derived" if backend == "reference" and made.norms else backend
 
 
-def no_further(made: Plan) -> None:
-    """Refuse what a plan with Omega cannot do.
-
-    Errors  KernelError: it has Omega
-    """
-    if made.norms is not None:
-        raise KernelError(
-            f"a gradient of a gradient of '{made.name}', or a map by torch.func, is asked for, and Omega is counted: "
-            "its gradient is the immediate derivative, which is no gradient of anything.",
-            "Call the layer outside the block that counts Omega.",
-        )
+def no_further() -> KernelError:
+    """What is said where Omega is counted and more than first derivatives are asked for."""
+    return KernelError(
+        "a gradient of a gradient, or a map by torch.func, is asked for while Omega is counted, whose gradient is the "
+        "immediate derivative: that of no function.",
+        "Call the layer outside the block that counts Omega.",
+    )
 
 
 def _compiled(cell: Cell, sizes: Mapping[str, int], reason: str, memory: str) -> Kernel:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from refold.errors import RefoldError
-from refold.kernels.base import Call, Kernel, Run
+from refold.kernels.base import Call, Kernel, Run, no_further
 
 from .events import NOTHING, Events, flags_of
 
@@ -84,7 +84,10 @@ class Terms:
         """lambda for each step and row of a call.
 
         Shapes  (T, B, 1)
+        Errors  KernelError: torch.func maps over the layer
         """
+        if torch._C._are_functorch_transforms_active():
+            raise no_further()
         shares = _shares(_counting(call, events, spread), call.states[0])
         weights = (shares * (self.omega.weight * self.scale)).requires_grad_()
         self.counted.append((weights, shares))
@@ -127,8 +130,8 @@ def _shares(counting: Tensor, like: Tensor) -> Tensor:
     """What each step counts in the mean over a row's steps, then over rows, (T, B, 1)."""
     steps = counting.sum(0)
     rows = (steps > 0).sum()
-    share = counting / (steps.clamp(min=1) * rows.clamp(min=1))
-    return share.to(like.dtype).unsqueeze(-1)
+    shares = counting.to(like.dtype) / (steps.clamp(min=1) * rows.clamp(min=1))
+    return shares.unsqueeze(-1)
 
 
 def _from_zero(value: object) -> bool:

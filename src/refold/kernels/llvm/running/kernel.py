@@ -286,7 +286,8 @@ class Compiled:
 
     def by_reference(self, call: Call, why: str) -> Run:
         """The same by the reference kernel, which can do what compiled code cannot; that it runs is said once."""
-        no_further(self.plan)
+        if self.plan.norms:
+            raise no_further()
         if why not in self._told:
             self._told.add(why)
             warnings.warn(
