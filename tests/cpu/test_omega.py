@@ -1,5 +1,8 @@
 """Pascanu's Omega: exact on a number, by hand on cells, and the same however sequences are cut, joined and kept."""
 
+import copy
+import pickle
+
 import omega_by_hand
 import pytest
 import torch
@@ -17,11 +20,14 @@ from cases import (
     parameters,
     relative,
 )
+from compiled import identical, threads
 from torch import Tensor, nn
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import refold as rf
 from refold.errors import KernelError, RefoldError
+from refold.ir.wrap import Form, wrapped
 from refold.nn.omega import FORMS, Omega, Terms
 from refold.train.omega import regularised
 
@@ -404,6 +410,53 @@ def test_torch_compile_runs_such_a_call_as_it_is() -> None:
         y, _ = traced(x)
     (y * noise(*y.shape, seed=5)).sum().backward()
     exact(terms.value(), expected["omega"])
+
+
+def test_any_number_of_threads_gives_the_same_bits() -> None:
+    layer = make("lstm", "llvm", dtype=torch.float32)
+    x = noise(STEPS, 33, INPUT, dtype=torch.float32)
+    found = []
+    for count in (1, 2):
+        with threads(count):
+            found.append(trained(layer, x, Omega(0.9)))
+            found[-1] = {name: value.clone() for name, value in found[-1].items()}
+    identical(found[1], found[0])
+
+
+@both_backends
+@pytest.mark.parametrize("shape", [(0, BATCH), (STEPS, 0)], ids=["no steps", "no rows"])
+def test_nothing_to_count_counts_nothing(shape: tuple[int, int], backend: str) -> None:
+    layer = make("gru", backend)
+    found = trained(layer, noise(*shape, INPUT), Omega())
+    assert found["omega"] == 0
+    assert all(g.isfinite().all() for g in found.values())
+    x = noise(STEPS, BATCH, INPUT)
+    assert trained(layer, x, Omega(), lengths=[0] * BATCH)["omega"] == 0
+
+
+@both_backends
+def test_an_operator_that_looks_on_changes_nothing(backend: str) -> None:
+    class Looking(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            return func(*args, **(kwargs or {}))
+
+    layer, x = make("gru", backend), noise(STEPS, BATCH, INPUT)
+    expected = {k: v.clone() for k, v in trained(layer, x, Omega()).items()}
+    with Looking():
+        found = trained(layer, x, Omega())
+    alike(found, expected)
+
+
+def test_a_cell_with_omega_travels() -> None:
+    cell = wrapped(rf.cells.get("gru"), Form(omega="squared")).cell
+    assert pickle.loads(pickle.dumps(cell)) == cell
+    layer = make("gru")
+    with layer.keeping_norms():
+        copied = copy.deepcopy(layer)
+    copied(noise(STEPS, BATCH, INPUT))
+    with layer.keeping_norms() as terms:
+        copied(noise(STEPS, BATCH, INPUT))
+    assert terms.counted == []
 
 
 # ---------------------------------------------------------------- networks

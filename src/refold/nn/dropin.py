@@ -7,7 +7,6 @@ From nn.LSTM itself they cannot: torch.compile refuses to look into its instance
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from operator import is_
 from typing import Any
@@ -26,7 +25,7 @@ from refold.kernels.base import COMPILED, Call, Home, Kernel, Run, build, operat
 
 from . import init
 from .doors import Entered, Lengths, enter, enter_states
-from .omega import Omega, Terms
+from .omega import Counting
 from .runs import joined as stacked_states
 from .runs import side_by_side
 
@@ -63,7 +62,7 @@ class Held:
         return Held, ()
 
 
-class Layers(nn.RNNBase):
+class Layers(Counting, nn.RNNBase):
     """What RNN, LSTM and GRU share: a stack of one torch.nn cell, run by kernels."""
 
     # On the class, so that a torch.nn layer that becomes one of these (rf.convert), or an old pickle, has them.
@@ -71,7 +70,6 @@ class Layers(nn.RNNBase):
     peephole = False
     backend = "auto"
     _held: Held | None = None
-    _terms: Terms | None = None
     _leaves: tuple[str, ...] = ()
 
     def __init__(
@@ -186,30 +184,10 @@ class Layers(nn.RNNBase):
     def _call(self, stacked: bool, call: Call) -> Run:
         if torch.compiler.is_compiling():
             return traced(self._operator(stacked), call)
-        terms = self._terms if torch.is_grad_enabled() else None
+        terms = self._counting
         if terms is None:
             return self._kernel(stacked)(call)
         return terms.run(call, self._kernel(stacked, terms.form))
-
-    # Omega ------------------------------------------------------------------------------------------------------------
-
-    def keeping_norms(
-        self,
-        omega: Omega = Omega(),  # noqa: B008  (a frozen record)
-        scale: float = 1.0,
-    ) -> AbstractContextManager[Terms]:
-        """(beyond torch) Within, calls count Pascanu's Omega (see `Recurrent.keeping_norms`)."""
-        return self.counting(Terms(omega, scale))
-
-    @contextmanager
-    def counting(self, terms: Terms) -> Iterator[Terms]:
-        """(beyond torch) Within, calls count Omega there."""
-        outer = self._terms
-        self.__dict__["_terms"] = terms
-        try:
-            yield terms
-        finally:
-            self.__dict__["_terms"] = outer
 
     # Kernels ----------------------------------------------------------------------------------------------------------
 

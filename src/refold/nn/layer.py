@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -31,7 +31,7 @@ from refold.kernels.base import (
 
 from .doors import Entered, Lengths, enter, enter_states
 from .events import NOTHING, Events, enter_flags
-from .omega import Omega, Terms
+from .omega import Counting
 from .parameters import Layout, Parameters
 from .regularise import Regularise
 from .runs import joined, side_by_side
@@ -50,7 +50,7 @@ from .wired import Wiring
 State = Tensor | tuple[Tensor, ...]
 
 
-class Recurrent(nn.Module):
+class Recurrent(Counting, nn.Module):
     """A cell run over sequences, forward in time or in both directions, in one layer or a stack of them.
 
     Arguments
@@ -139,7 +139,6 @@ class Recurrent(nn.Module):
             refuse_bad_stack(self.cell, leaf, self.output_features, self._width)
         self._kernels: dict[tuple[bool, Form, str, torch.dtype], Kernel] = {}
         self._probes: list[dict[str, Tensor]] | None = None
-        self._terms: Terms | None = None
         self._ready: Callable[..., tuple[Any, Any] | None] | None = None
         check_dtype(dtype)
         for layer in range(self.num_layers):
@@ -301,11 +300,6 @@ class Recurrent(nn.Module):
         terms = self._counting
         return form if terms is None else replace(form, omega=terms.form)
 
-    @property
-    def _counting(self) -> Terms | None:
-        """Where a call counts Omega. One that nobody differentiates has no adjoint, and counts none."""
-        return self._terms if torch.is_grad_enabled() else None
-
     def _wired(self, layer: int, reverse: int, call: Call, part: Parameters, events: Events) -> Run:
         form, spread = self._form(events), self._spread[layer]
         index = layer * self.directions + reverse
@@ -462,35 +456,6 @@ class Recurrent(nn.Module):
         zeros = tuple(s.new_zeros(steps, *s.shape[-2:]).requires_grad_() for s in first)
         self._probes.append(dict(zip(self.state_sizes, zeros, strict=True)))
         return zeros
-
-    def keeping_norms(
-        self,
-        omega: Omega = Omega(),  # noqa: B008  (a frozen record)
-        scale: float = 1.0,
-    ) -> AbstractContextManager[Terms]:
-        """Within, the way back of each call also counts Pascanu's Omega, and adds its gradient to the weights' own.
-
-        Nothing changes forward, nor do the gradients of x and of states: the derivative is the immediate one (see
-        `refold.plan.omega`). It is added as it is, whatever factor the loss has: a loss that is scaled up, as for
-        half precision, needs the same `scale`.
-
-        Errors   RefoldError: settings that are none (see `Omega`, `Terms`)
-        Example
-            with layer.keeping_norms(rf.Omega(weight=4.0)) as terms:
-                y, _ = layer(x)
-            y.square().sum().backward()
-            print(terms.value())
-        """
-        return self.counting(Terms(omega, scale))
-
-    @contextmanager
-    def counting(self, terms: Terms) -> Iterator[Terms]:
-        """Within, calls count Omega there: `keeping_norms` for several layers together."""
-        outer, self._terms, self._ready = self._terms, terms, None
-        try:
-            yield terms
-        finally:
-            self._terms = outer
 
     # Kernels ----------------------------------------------------------------------------------------------------------
 

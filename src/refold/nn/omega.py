@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -88,7 +90,7 @@ class Terms:
         """
         if torch._C._are_functorch_transforms_active():
             raise no_further()
-        shares = _shares(_counting(call, events, spread), call.states[0])
+        shares = _shares(call, events, spread)
         weights = (shares * (self.omega.weight * self.scale)).requires_grad_()
         self.counted.append((weights, shares))
         return weights
@@ -109,7 +111,20 @@ class Terms:
             fact = f"{len(self.counted)} runs of layers were counted, and no backward() has come through"
             raise RefoldError(fact, "call backward() on the loss before value()", "Omega")
         found = [(omega * shares).sum() for omega, shares in told]
-        return torch.stack(found).sum() if found else torch.zeros(())
+        return torch.stack([f.to(found[0]) for f in found]).sum() if found else torch.zeros(())
+
+
+def _shares(call: Call, events: Events, spread: int) -> Tensor:
+    """What each step counts in the mean over a row's steps, then over rows, (T, B, 1)."""
+    like = call.states[0]
+    if call.lengths is None and events.mask is None and events.resets is None:
+        count = call.steps * like.shape[-2]
+        return like.new_full((call.steps, like.shape[-2], 1), 1 / max(1, count))
+    counting = _counting(call, events, spread)
+    steps = counting.sum(0)
+    rows = (steps > 0).sum()
+    shares = counting.to(like.dtype) / (steps.clamp(min=1) * rows.clamp(min=1))
+    return shares.unsqueeze(-1)
 
 
 def _counting(call: Call, events: Events, spread: int) -> Tensor:
@@ -126,14 +141,46 @@ def _counting(call: Call, events: Events, spread: int) -> Tensor:
     return counting
 
 
-def _shares(counting: Tensor, like: Tensor) -> Tensor:
-    """What each step counts in the mean over a row's steps, then over rows, (T, B, 1)."""
-    steps = counting.sum(0)
-    rows = (steps > 0).sum()
-    shares = counting.to(like.dtype) / (steps.clamp(min=1) * rows.clamp(min=1))
-    return shares.unsqueeze(-1)
-
-
 def _from_zero(value: object) -> bool:
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     return number and math.isfinite(value) and value >= 0  # type: ignore[arg-type,operator]
+
+
+class Counting:
+    """What layers share that can count Omega."""
+
+    _terms: Terms | None = None
+
+    def keeping_norms(
+        self,
+        omega: Omega = Omega(),
+        scale: float = 1.0,
+    ) -> AbstractContextManager[Terms]:
+        """Within, the way back of each call also counts Pascanu's Omega, and adds its gradient to the weights' own.
+
+        Nothing changes forward, nor do the gradients of x and of states: the derivative is the immediate one (see
+        `refold.plan.omega`). It is added as it is, whatever factor the loss has: a loss that is scaled up, as for
+        half precision, needs the same `scale`.
+
+        Errors   RefoldError: settings that are none (see `Omega`, `Terms`)
+        Example
+            with layer.keeping_norms(rf.Omega(weight=4.0)) as terms:
+                y, _ = layer(x)
+            y.square().sum().backward()
+            print(terms.value())
+        """
+        return self.counting(Terms(omega, scale))
+
+    @contextmanager
+    def counting(self, terms: Terms) -> Iterator[Terms]:
+        """Within, calls count Omega there: `keeping_norms` for several layers together."""
+        outer, self._terms = self._terms, terms
+        try:
+            yield terms
+        finally:
+            self._terms = outer
+
+    @property
+    def _counting(self) -> Terms | None:
+        """Where a call counts Omega. One that nobody differentiates has no adjoint, and counts none."""
+        return self._terms if torch.is_grad_enabled() else None

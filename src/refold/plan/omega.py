@@ -19,9 +19,9 @@ Source  Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063, section 3.3
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
-from refold.ir.graph import FIXED, Builder, Graph, Node, Output, Slot
+from refold.ir.graph import FIXED, Builder, Graph, Leaf, Node, Output, Slot
 from refold.ir.ops import Term, constant, summed
 from refold.ir.trace import Norms
 
@@ -33,8 +33,8 @@ from .adjoint import Further, add_to, backpropagate
 LEAST = 1e-30
 
 
-def measuring(norms: Norms) -> Further:
-    """What a reverse step gives beside the adjoint: Omega for its weight, and terms for the parameters' gradients.
+def measuring(norms: Norms, learned: Collection[Slot]) -> Further:
+    """What a reverse step gives beside the adjoint: Omega for its weight, terms of the gradients of what is learned.
 
     The error is E + sum of weight(t) Omega(t). Its derivative with respect to a weight is Omega itself.
     """
@@ -50,7 +50,9 @@ def measuring(norms: Norms) -> Further:
         graph = Graph(step.name, step.leaves, tuple(builder.nodes), step.outputs)
         found = backpropagate(builder, graph, seeds, _differentiated(graph, step, deltas))
         yield Output(Slot("input", norms.weight), omega.index)
-        yield from (Output(Slot("total", s.name), t.index) for s, t in _terms(graph, found))
+        slots = ((slot, i) for slot, i in graph.slots().items() if slot in learned)
+        for slot, i in slots:
+            yield from (Output(Slot("total", slot.name), term.index) for term in found.get(i, ()))
 
     return further
 
@@ -117,11 +119,11 @@ def _differentiated(graph: Graph, step: Graph, deltas: Iterable[Output]) -> froz
     )
 
 
-def _terms(graph: Graph, found: dict[int, list[Term]]) -> Iterable[tuple[Slot, Term]]:
-    for i, terms in found.items():
-        slot = graph.nodes[i].attr
-        if isinstance(slot, Slot) and slot.kind in FIXED:
-            yield from ((slot, term) for term in terms)
+def learned(once: Graph, leaves: Iterable[Leaf]) -> frozenset[Slot]:
+    """What has a gradient that somebody wants: parameters that are learned, and what is made of them once."""
+    slots = {leaf.slot for leaf in leaves if leaf.kind == "param" and leaf.learn}
+    reached = once.after(i for slot, i in once.slots().items() if slot in slots)
+    return frozenset(slots | {o.slot for o in once.outputs if o.node in reached})
 
 
 # What the terms of a gradient have in common --------------------------------------------------------------------------

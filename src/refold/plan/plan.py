@@ -17,7 +17,7 @@ from refold.shapes import Shape
 from .adjoint import reverse, reverse_once
 from .cost import Cost, cost
 from .keep import MEMORY, Kept, keep
-from .omega import gathered, measuring
+from .omega import gathered, learned, measuring
 from .split import Split, hoist, split
 from .stages import Stage, stages
 
@@ -81,8 +81,7 @@ def plan(cell: Cell, memory: str = "fast") -> Plan:
 
 def _derived(cell: Cell, memory: str) -> Plan:
     once, step = hoist(simplified(sunk(cell.graph)))
-    back = fold(reverse(step, measuring(cell.norms) if cell.norms else None))
-    back = gathered(back) if cell.norms else back
+    back = _reverse(cell, once, step)
     left = without_zero_sums(back)
     forward, backward, kept = keep(step, back if left is back else fold(left), memory)
     parameters = [leaf.shape for leaf in cell.graph.leaves_of("param") if leaf.learn]
@@ -97,6 +96,12 @@ def _derived(cell: Cell, memory: str) -> Plan:
         parameters=tuple(parameters),
         norms=cell.norms,
     )
+
+
+def _reverse(cell: Cell, once: Graph, step: Graph) -> Graph:
+    if cell.norms is None:
+        return fold(reverse(step))
+    return gathered(fold(reverse(step, measuring(cell.norms, learned(once, cell.graph.leaves)))))
 
 
 def _half(graph: Graph) -> Half:

@@ -8,9 +8,7 @@ from contextlib import ExitStack, contextmanager
 from torch import nn
 
 from refold.errors import RefoldError
-from refold.nn.dropin import Layers
-from refold.nn.layer import Recurrent
-from refold.nn.omega import Omega, Terms
+from refold.nn.omega import Counting, Omega, Terms
 
 
 @contextmanager
@@ -28,7 +26,7 @@ def regularised(network: nn.Module, omega: Omega, scale: float = 1.0) -> Iterato
         print(terms.value())
     """
     terms = Terms(omega, scale)
-    layers = [m for m in network.modules() if isinstance(m, Recurrent | Layers)]
+    layers = [m for m in network.modules() if isinstance(m, Counting)]
     if not layers:
         fact = f"{type(network).__name__} has no rf.Recurrent and none of rf.nn's layers"
         raise RefoldError(fact, "build it with one, or leave Omega out", "regularised")

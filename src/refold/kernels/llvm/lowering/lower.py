@@ -7,7 +7,8 @@ store: a value of an earlier phase is read from memory where it lies there, work
 else stored by its own pass.
 
 The reverse step is another cell in reverse time. Its products with what the step after has found are not worked out at
-its end but at the beginning of the next: they share a sweep with what follows, and nothing lies between.
+its end but at the beginning of the next: they share a sweep with what follows, and nothing lies between. Only where the
+step reads them itself, as for Omega, they are worked out in it and handed on as a sum.
 """
 
 from __future__ import annotations
