@@ -40,7 +40,6 @@ def measuring(norms: Norms, learned: Collection[Slot]) -> Further:
     """
 
     def further(builder: Builder, step: Graph, deltas: tuple[Output, ...]) -> Iterable[Output]:
-        graph = Graph(step.name, step.leaves, tuple(builder.nodes), step.outputs)
         arrived = _arrived(builder, step, deltas)
         weight = Term(builder, builder.slot(Slot("input", norms.weight), ()))
         omega, pull = _omega(norms.form, [Term(builder, d.node) for d in deltas], arrived, weight)
