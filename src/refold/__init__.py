@@ -31,6 +31,7 @@ if _TYPE_CHECKING:
     from refold.nn.initialise import Initialised as Initialised
     from refold.nn.initialise import initialise as initialise
     from refold.nn.layer import Recurrent as Recurrent
+    from refold.nn.omega import Omega as Omega
     from refold.nn.regularise import Regularise as Regularise
     from refold.nn.reservoir import EchoState as EchoState
     from refold.nn.stacks import Stack as Stack
@@ -47,6 +48,7 @@ if _TYPE_CHECKING:
     from refold.train.fit import fit as fit
     from refold.train.lags import LagCurve as LagCurve
     from refold.train.lags import lag_curve as lag_curve
+    from refold.train.omega import regularised as regularised
     from refold.train.realtime import Online as Online
     from refold.train.realtime import RealTime as RealTime
     from refold.train.saving import Checkpoint as Checkpoint
@@ -70,6 +72,7 @@ _LATER = {
     "LagCurve": "refold.train.lags",
     "Network": "refold.nn.wiring",
     "Online": "refold.train.realtime",
+    "Omega": "refold.nn.omega",
     "RealTime": "refold.train.realtime",
     "Recurrent": "refold.nn.layer",
     "Regularise": "refold.nn.regularise",
@@ -86,6 +89,7 @@ _LATER = {
     "initialise": "refold.nn.initialise",
     "lag_curve": "refold.train.lags",
     "network_errors": "refold.train.errors",
+    "regularised": "refold.train.omega",
 }
 
 # Under their own names: rf.nn.LSTM, rf.tasks.task("copy").

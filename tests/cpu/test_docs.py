@@ -24,6 +24,7 @@ PAGES = [
             "onnx",
             "regularised",
             "draw",
+            "cures",
             "gradients",
             "survival",
             "tasks",

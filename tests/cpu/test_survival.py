@@ -18,6 +18,7 @@ import refold as rf
 from refold.data.batch import Sequences
 from refold.errors import CheckpointError, DataError, RefoldError
 from refold.nn.layer import Recurrent
+from refold.nn.omega import Omega
 from refold.nn.wiring import Network
 from refold.train.clip import Clip
 from refold.train.fit import Run, fit
@@ -60,6 +61,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "dropout": {"dropout": 0.3},
     "truncated": {"gradient": Truncated(3, 5), "clip": Clip(running=2.0)},
     "forward": {"gradient": RealTime(4), "optimiser": "sgd"},
+    "omega": {"gradient": Truncated(4, 6), "omega": Omega(2.0, "squared")},
     "plateau": {"schedule": "plateau", "optimiser": "rmsprop", "patience": 3},
     "cosine": {"schedule": "cosine", "optimiser": "adamw"},
 }

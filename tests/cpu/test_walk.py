@@ -1,5 +1,6 @@
 """How a batch is walked through: each definition against itself, written out."""
 
+import json
 from typing import Any
 
 import pytest
@@ -11,10 +12,12 @@ import refold as rf
 from refold.data.batch import Batch, Sequences
 from refold.errors import DataError, KernelError, RefoldError
 from refold.nn.layer import Recurrent
+from refold.nn.omega import Omega
 from refold.nn.wiring import Network
 from refold.train.errors import Reduce, network_errors
 from refold.train.fit import fit
 from refold.train.objective import Objective
+from refold.train.omega import regularised
 from refold.train.realtime import RealTime
 from refold.train.settings import Fit
 from refold.train.walk import Full, Gradient, Truncated
@@ -205,6 +208,46 @@ def test_one_long_stream_is_learned_part_by_part():
     assert run.steps == 8 * 16 and run.validation[-1] < 0.2
 
 
+def test_omega_of_parts_is_that_of_the_whole():
+    """The mean over a window's steps, whatever the pieces it is run in; weights that stay as they are."""
+    net, found = network("lstm"), batch(12, 12)
+    omega = Omega(3.0)
+    with regularised(net, omega) as terms:
+        net.zero_grad()
+        Full().walk(Objective(net, "squared", SUMS), found).backward(0, terms)
+    whole, grads = terms.value(), [p.grad.clone() for p in net.parameters() if p.grad is not None]
+    walk = Truncated(5, 12).walk(Objective(net, "squared", SUMS), found)
+    for part in range(3):  # the last one runs over 9 steps, in pieces of 2, 5 and 2
+        with regularised(net, omega) as terms:
+            net.zero_grad()
+            walk.backward(part, terms)
+    window = found.steps(3, 12)
+    assert window.d is not None and net.head is not None
+    with torch.no_grad():
+        state = net.layer(found.x[:3])[1]
+    with regularised(net, omega) as direct:
+        y = net.head(net.layer(window.x, state)[0])[7:]
+        (y - window.d[7:]).square().sum().backward()
+    assert_close(terms.value(), direct.value(), **EXACT)
+    assert float(whole) > 0 and len(grads) == len(list(net.parameters()))
+
+
+def test_omega_in_the_loop_keeps_gradients_alive(tmp_path):
+    """With it, the norms of the adjoint fall off more slowly; the log has its value at every step."""
+    found = {}
+    for name, omega in (("without", None), ("with", Omega(4.0))):
+        torch.manual_seed(0)
+        net = Network(Recurrent("elman", 1, 8), head=1)
+        log = tmp_path / f"{name}.jsonl"
+        settings = Fit(epochs=30, rate=1e-2, omega=omega, validation=0, log=log, lags=True)
+        run = fit(net, echo(8), settings)
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        found[name] = (run.lags[-1].curves[0].growth, [line.get("omega") for line in lines])
+    assert found["without"][1] == [None] * 30 and min(found["with"][1]) >= 0
+    assert found["with"][1][-1] < 0.5 * found["with"][1][0]
+    assert found["with"][0] > 0.5 * found["without"][0]  # both below 0
+
+
 # What is refused
 
 
@@ -214,6 +257,8 @@ def test_refusals():
         ("k1 is 0\ngive a whole number", lambda: Truncated(0)),
         ("k2 is 1.5", lambda: Truncated(1, 1.5)),  # type: ignore[arg-type]
         ("k2 is 2 and k1 is 3: some errors would reach no step", lambda: Truncated(3, 2)),
+        ("omega is measured on the way back", lambda: Fit(omega=Omega(), gradient=RealTime())),
+        ("omega is 4.0\ngive omega=rf.Omega", lambda: Fit(omega=4.0)),  # type: ignore[arg-type]
         ("gradient is 20\ngive gradient=rf.Truncated", lambda: Fit(gradient=20)),  # type: ignore[arg-type]
     ]:
         with pytest.raises(RefoldError, match=text):

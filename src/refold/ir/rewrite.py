@@ -187,6 +187,14 @@ def _flat(builder: Builder, node: Node) -> int | None:
     return builder.add(node.reading(tuple([part for group in parts for part in group])))
 
 
+def _turned(builder: Builder, node: Node) -> int | None:
+    """An outer product is transposed by taking its vectors the other way round."""
+    inner = builder.nodes[node.args[0]]
+    if inner.op != "outer":
+        return None
+    return builder.add(Node("outer", inner.args[::-1], node.shape, place=node.place))
+
+
 def _side_by_side(builder: Builder, node: Node) -> int | None:
     """Pieces padded with zeros to their places and added up are one concatenation."""
     if any(builder.nodes[a].op != "pad" for a in node.args):
@@ -211,7 +219,7 @@ def _span(builder: Builder, pad: Node) -> tuple[Size, Size]:
     return pad.attr[0], builder.nodes[pad.args[0]].shape[0]
 
 
-_TELLING = frozenset(("const", "neg", "transpose", "expand", "concat", "pad"))
+_TELLING = frozenset(("const", "neg", "transpose", "expand", "concat", "pad", "outer"))
 _ORDER: dict[Rule, Collection[str]] = {  # rules, and the ops that each of them is about
     _number: _ARITHMETIC,
     _neutral: _NEUTRAL,
@@ -220,6 +228,7 @@ _ORDER: dict[Rule, Collection[str]] = {  # rules, and the ops that each of them 
     _twice: ("add",),
     _bare: [name for name, op in OPS.items() if op.shape is same and op.arity],
     _flat: ("concat",),
+    _turned: ("transpose",),
     _side_by_side: ("add",),
 }
 _RULES: dict[str, tuple[Rule, ...]] = {

@@ -32,6 +32,18 @@ Solve = Callable[[Reading, Equation, Arguments], object]
 
 
 @dataclass(frozen=True, slots=True)
+class Norms:
+    """That the reverse step also measures what it does to the norm of the adjoint (see `refold.plan.omega`).
+
+    weight  the input of one number a step that Omega is multiplied with; the step itself does not read it
+    form    "ratio" or "squared"
+    """
+
+    weight: str
+    form: str
+
+
+@dataclass(frozen=True, slots=True)
 class Cell:
     """A recurrence that was read: its name, where it comes from, and the graph of one step.
 
@@ -45,6 +57,7 @@ class Cell:
     starts: tuple[float, ...] = ()  # what each state holds before the first step, in declared order
     equation: Equation | None = field(default=None, compare=False, repr=False)
     steps: Steps | None = field(default=None, compare=False, repr=False)  # of a flow: its solver
+    norms: Norms | None = None
 
     def __call__(self, *arguments: object, **named_arguments: object) -> NoReturn:
         inside = READING.get()
@@ -56,7 +69,8 @@ class Cell:
 
     def __reduce__(self) -> tuple[object, ...]:
         # The function itself does not travel: decorated, its name means this Cell. The graph is all that is needed.
-        return (Cell, (self.name, self.graph, self.source, self.about, self.starts))
+        kept = (self.name, self.graph, self.source, self.about, self.starts)
+        return (Cell, (*kept, None, None, self.norms))
 
 
 @overload

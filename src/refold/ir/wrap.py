@@ -8,6 +8,7 @@ and their sizes stay. So whatever runs a cell runs these, and their gradients ar
     blended    what `zoned` gives on average:  rate * old + (1 - rate) * new
     masked     a step that is left out: every state stays, the output is 0
     resettable the step reads  where(reset, start, state)
+    measured   the reverse step also gives Omega, and its gradient (see `refold.plan.omega`)
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from refold.shapes import Shape
 from .check import check
 from .graph import SLOT, Builder, Graph, Leaf, Node, Output, Slot
 from .ops import Term, constant
-from .trace import Cell
+from .trace import Cell, Norms
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Form:
     """What is done to a cell: which states are dropped, zoned or blended (with their rates), and what else.
 
     resets  "" for none, or where the start comes from: "declared" by the cell, "learned", "given" with each call
+    omega   "" for none, or the form of Pascanu's regulariser: "ratio", "squared"
     """
 
     dropped: tuple[str, ...] = ()
@@ -38,13 +40,14 @@ class Form:
     blended: tuple[tuple[str, float], ...] = ()
     masked: bool = False
     resets: str = ""
+    omega: str = ""
 
 
 AS_IT_IS = Form()
 
 
 class Extra(NamedTuple):
-    """What a further input holds: keep, zone, mask, reset or start, and the state that it is about."""
+    """What a further input holds: keep, zone, mask, reset, start or omega, and the state that it is about."""
 
     kind: str
     state: str = ""
@@ -102,6 +105,8 @@ def wrapped(cell: Cell, form: Form) -> Wrapped:
         made = masked(made)
     if form.resets:
         made = resettable(made, form.resets)
+    if form.omega:
+        made = measured(made, form.omega)
     if made.cell is not cell:
         check(made.cell.graph)
     return made
@@ -191,6 +196,12 @@ def resettable(made: Wrapped, start: str) -> Wrapped:
     return _rebuilt(made, before=before)
 
 
+def measured(made: Wrapped, form: str) -> Wrapped:
+    """An input of one number a step, the weight of Omega there. The step does not read it: nothing forward changes."""
+    made, weight = made.input(Extra("omega"), ())
+    return replace(made, cell=replace(made.cell, norms=Norms(weight.name, form)))
+
+
 def _states(made: Wrapped, names: Sequence[str]) -> list[Leaf]:
     return [leaf for leaf in made.cell.graph.leaves_of("state") if leaf.name in names]
 
@@ -237,7 +248,7 @@ def _rebuilt(
     index = outputs.get(Slot("state", given.slot.name), moved[given.node])
     name = given.slot.name
     if output is not None:
-        index = output(Term(builder, moved[given.node])).index
+        index = output(Term(builder, index)).index
         name = _not_among(shapes, "y")
     leaving = [
         *(Output(slot, i) for slot, i in outputs.items()),

@@ -16,7 +16,7 @@ from refold.errors import KernelError
 from refold.ir.graph import Slot
 from refold.plan.plan import Plan
 
-from .base import BACKENDS, Call, Run
+from .base import BACKENDS, Call, Run, no_further
 from .loop import Lines, Loop, Values
 from .reference import Forward, Reference, fixed
 from .rows import Rows
@@ -34,6 +34,8 @@ class Derived(Reference):
 
     def __call__(self, call: Call) -> Run:
         if torch._C._are_functorch_transforms_active():
+            if self.plan.norms:
+                raise no_further()
             raise KernelError(
                 "torch.func maps over the layer, and the derived adjoint is no map of tensors that it could see into.",
                 'Build the layer with backend="reference".',
@@ -199,6 +201,8 @@ class _Sequence(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         # Grad mode is on in a backward exactly where create_graph=True asks for more.
         if torch.is_grad_enabled():
+            if ctx.layout.kernel.plan.norms:
+                raise no_further()
             raise KernelError(
                 "a gradient of a gradient is asked for, and the derived adjoint gives first derivatives.",
                 'Build the layer with backend="reference", which differentiates to any order.',

@@ -114,13 +114,27 @@ def build(
     if backend == "auto":
         taken, reason = automatic(*asked)
         if taken != COMPILED:
-            return BACKENDS[taken](made, sizes, reason)
+            return BACKENDS[_knowing(taken, made)](made, sizes, reason)
         return Later(reason, lambda: _compiled(cell, sizes, reason, memory))
     if backend != COMPILED:
-        return BACKENDS[backend](made, sizes, "asked for")
+        return BACKENDS[_knowing(backend, made)](made, sizes, "asked for")
     if why_not := why_not_compiled(*asked):
         raise KernelError(f"{why_not}.", 'Choose backend="auto" or backend="reference".')
     return _compiled(cell, sizes, "asked for", memory)
+
+
+def _knowing(backend: str, made: Plan) -> str:
+    """Torch's autograd through the step finds no Omega, which is in the plan's own reverse step: that one is run."""
+    return "derived" if backend == "reference" and made.norms else backend
+
+
+def no_further() -> KernelError:
+    """What is said where Omega is counted and more than first derivatives are asked for."""
+    return KernelError(
+        "a gradient of a gradient, or a map by torch.func, is asked for while Omega is counted, whose gradient is the "
+        "immediate derivative: that of no function.",
+        "Call the layer outside the block that counts Omega.",
+    )
 
 
 def _compiled(cell: Cell, sizes: Mapping[str, int], reason: str, memory: str) -> Kernel:

@@ -19,11 +19,13 @@ from torch.nn.utils.rnn import PackedSequence
 from refold.cells import joined
 from refold.errors import KernelError
 from refold.ir.trace import Cell
+from refold.ir.wrap import Form, wrapped
 from refold.kernels import autograd as _derived  # noqa: F401  (registers its backend)
 from refold.kernels.base import COMPILED, Call, Home, Kernel, Run, build, operator_of, ready, traced
 
 from . import init
 from .doors import Entered, Lengths, enter, enter_states
+from .omega import Counting
 from .runs import joined as stacked_states
 from .runs import side_by_side
 
@@ -50,7 +52,7 @@ State = Tensor | tuple[Tensor, Tensor]
 class Held:
     """What is made of a layer and can be made again: copies and pickles of the layer have none of it."""
 
-    kernels: dict[tuple[bool, str, torch.dtype], Kernel] = field(default_factory=dict)
+    kernels: dict[tuple[bool, str, str, torch.dtype], Kernel] = field(default_factory=dict)
     ready: Callable[..., tuple[Any, Any] | None] | None = None
 
     def __deepcopy__(self, memo: object) -> Held:
@@ -60,7 +62,7 @@ class Held:
         return Held, ()
 
 
-class Layers(nn.RNNBase):
+class Layers(Counting, nn.RNNBase):
     """What RNN, LSTM and GRU share: a stack of one torch.nn cell, run by kernels."""
 
     # On the class, so that a torch.nn layer that becomes one of these (rf.convert), or an old pickle, has them.
@@ -104,7 +106,7 @@ class Layers(nn.RNNBase):
                        top layer by its name, at every step, each shaped as the output
         """
         if torch.compiler.is_compiling():
-            if isinstance(input, Tensor) and self._operator(False):
+            if isinstance(input, Tensor) and self._terms is None and self._operator(False):
                 return self._run(input, hx, lengths, return_states)
             eager: Any = torch.compiler.disable(self._run)
             return eager(input, hx, lengths, return_states)
@@ -130,6 +132,7 @@ class Layers(nn.RNNBase):
         like = weights[0]
         self._check(input, hx, like, lengths)
         packed = isinstance(input, PackedSequence) and self._kernel(False).backend == COMPILED
+        packed = packed and self._terms is None
         batch = enter(input, lengths, self.input_size, self.batch_first, like, packed)
         sizes = self._state_sizes()
         layers = len(self._all_weights)
@@ -181,7 +184,10 @@ class Layers(nn.RNNBase):
     def _call(self, stacked: bool, call: Call) -> Run:
         if torch.compiler.is_compiling():
             return traced(self._operator(stacked), call)
-        return self._kernel(stacked)(call)
+        terms = self._counting
+        if terms is None:
+            return self._kernel(stacked)(call)
+        return terms.run(call, self._kernel(stacked, terms.form))
 
     # Kernels ----------------------------------------------------------------------------------------------------------
 
@@ -190,7 +196,7 @@ class Layers(nn.RNNBase):
         """The kernel of the first layer; `.backend` and `.reason` say which and why."""
         return self._kernel(False)
 
-    def _kernel(self, stacked: bool) -> Kernel:
+    def _kernel(self, stacked: bool, omega: str = "") -> Kernel:
         like = self._parameters.get("weight_ih_l0")
         if like is None:
             like = self.weight_ih_l0  # worked out: torch's parametrizations
@@ -198,10 +204,11 @@ class Layers(nn.RNNBase):
             self.__dict__["_held"] = Held()
         assert self._held is not None and isinstance(like, Tensor)
         kernels = self._held.kernels
-        key = (stacked, like.device.type, like.dtype)
+        key = (stacked, omega, like.device.type, like.dtype)
         if key not in kernels:
             letters = self._letters(stacked)
-            kernels[key] = build(self._cell(), letters, self.backend, like.device, like.dtype)
+            cell = wrapped(self._cell(), Form(omega=omega)).cell
+            kernels[key] = build(cell, letters, self.backend, like.device, like.dtype)
         return kernels[key]
 
     @torch.compiler.assume_constant_result

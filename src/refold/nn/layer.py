@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ from refold.kernels.base import (
 
 from .doors import Entered, Lengths, enter, enter_states
 from .events import NOTHING, Events, enter_flags
+from .omega import Counting
 from .parameters import Layout, Parameters
 from .regularise import Regularise
 from .runs import Recorded, joined, side_by_side
@@ -48,7 +50,7 @@ from .wired import Wiring
 State = Tensor | tuple[Tensor, ...]
 
 
-class Recurrent(nn.Module):
+class Recurrent(Counting, nn.Module):
     """A cell run over sequences, forward in time or in both directions, in one layer or a stack of them.
 
     Arguments
@@ -207,6 +209,7 @@ class Recurrent(nn.Module):
             and isinstance(x, PackedSequence)
             and self.kernel.backend == COMPILED
             and self._is_plain()
+            and self._counting is None
         )
         batch = enter(x, lengths, self.input_features, self.batch_first, like, packed)
         events = NOTHING
@@ -259,7 +262,7 @@ class Recurrent(nn.Module):
     ) -> dict[str, Tensor]:
         """One layer, its directions joined: the output and, with `histories`, every state, for all steps."""
         runs = []
-        plain = events is NOTHING and self._is_plain()
+        plain = events is NOTHING and self._is_plain() and self._counting is None
         for reverse in range(self.directions):
             part = self._part(layer, bool(reverse))
             first = self._first(part, layer, reverse, states, batch.batch)
@@ -296,12 +299,15 @@ class Recurrent(nn.Module):
         if events.resets is not None:
             resets = "learned" if self.learn_state else "declared"
             resets = resets if events.starts is None else "given"
-        return self.regularise.form(self.cell, self.training, events.mask is not None, resets)
+        form = self.regularise.form(self.cell, self.training, events.mask is not None, resets)
+        terms = self._counting
+        return form if terms is None else replace(form, omega=terms.form)
 
     def _wired(self, layer: int, reverse: int, call: Call, part: Parameters, events: Events) -> Run:
         form, spread = self._form(events), self._spread[layer]
         index = layer * self.directions + reverse
-        wiring = Wiring(self.cell, form, self.regularise, self.training, spread, events, index)
+        around = (self.cell, form, self.regularise, self.training)
+        wiring = Wiring(*around, spread, events, index, self._counting)
         return wiring.run(call, part, self._recording(self._kernel(layer > 0, form), spread))
 
     def _events(
@@ -357,7 +363,8 @@ class Recurrent(nn.Module):
         return self._recording(self._kernel(stacked))(call)
 
     def _can_be_traced(self, x: object) -> bool:
-        direct = isinstance(x, Tensor) and self._probes is None and self._is_plain()
+        alone = self._probes is None and self._terms is None
+        direct = isinstance(x, Tensor) and alone and self._is_plain()
         return direct and self._operator(False) != ""
 
     @torch.compiler.assume_constant_result
@@ -507,7 +514,8 @@ class Recurrent(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # Kernels are made again where they are needed; they hold compiled code and functions without names.
-        return {**self.__dict__, "_kernels": {}, "_probes": None, "_recorded": None, "_ready": None}
+        held = dict.fromkeys(("_probes", "_recorded", "_terms", "_ready"))
+        return {**self.__dict__, "_kernels": {}, **held}
 
     # Sizes ------------------------------------------------------------------------------------------------------------
 

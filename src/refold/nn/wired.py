@@ -1,4 +1,4 @@
-"""One layer and direction with all that is wired around its cell: masks, resets, regularisation, dilation."""
+"""One layer and direction with all that is wired around its cell: masks, resets, regularisation, Omega, dilation."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from refold.ir.wrap import Extra, Form, wrapped
 from refold.kernels.base import Call, Run
 
 from .events import NOTHING, Events, as_input, flags_of, held, pending
+from .omega import Terms
 from .parameters import Parameters
 from .regularise import Regularise
 from .stacks import folded, unfolded
@@ -23,6 +24,7 @@ class Wiring:
     """What is wired around a cell in one call of a layer and direction.
 
     spread  the layer's dilation; index: of this layer and direction among all
+    terms   where Omega is counted, if the form has it
     """
 
     cell: Cell
@@ -32,6 +34,7 @@ class Wiring:
     spread: int = 1
     events: Events = NOTHING
     index: int = 0
+    terms: Terms | None = None
 
     def run(self, call: Call, part: Parameters, kernel: Callable[[Call], Run]) -> Run:
         """Run a call by a kernel of the wired cell.
@@ -74,6 +77,9 @@ class Wiring:
             assert events.resets is not None
             flags = flags_of(events.resets, call.lengths, self.spread, call.backwards)
             return as_input(flags, like)
+        if extra.kind == "omega":
+            assert self.terms is not None
+            return self.terms.weights(call, events, self.spread)
         at = [leaf.name for leaf in self.cell.graph.leaves_of("state")].index(extra.state)
         if extra.kind == "start":
             assert events.starts is not None

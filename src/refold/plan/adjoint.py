@@ -12,7 +12,7 @@ and the terms that step t adds to the gradient of each parameter (`total`: summe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from refold.errors import EquationError, PlanError
 from refold.ir.graph import FIXED, SLOT, Builder, Graph, Leaf, Node, Output, Slot
@@ -21,11 +21,15 @@ from refold.ir.source import shown
 
 from .split import split
 
+# Given what is being written, the step, and the adjoint of each state: what else the reverse step is to give.
+Further = Callable[[Builder, Graph, tuple[Output, ...]], Iterable[Output]]
 
-def reverse(step: Graph) -> Graph:
+
+def reverse(step: Graph, further: Further | None = None) -> Graph:
     """The reverse step of a step whose arithmetic on parameters has been taken out (see `split.hoist`).
 
-    Forward values that it needs stand in it as forward lines; `keep` replaces them by slots.
+    Forward values that it needs stand in it as forward lines; `keep` replaces them by slots. What is given `further`
+    takes the place of what the adjoint gives under the same slot, a total stands beside it.
     """
     builder = Builder(step.nodes)
     leaves: list[Leaf] = list(step.leaves)
@@ -40,7 +44,12 @@ def reverse(step: Graph) -> Graph:
     deltas = _deltas(builder, step, gradient, leaves)
     rest = frozenset(range(len(step.nodes))) - behind
     found = backpropagate(builder, step, gradient, rest, found)
-    return builder.graph(step.name, leaves, (*_outputs(builder, step, found), *deltas))
+    outputs = (*_outputs(builder, step, found), *deltas)
+    if further is not None:
+        more = tuple(further(builder, step, deltas))
+        replaced = {o.slot for o in more if o.slot.kind != "total"}
+        outputs = (*(o for o in outputs if o.slot not in replaced), *more)
+    return builder.graph(step.name, leaves, outputs)
 
 
 def _seed(builder: Builder, step: Graph, output: Output, kind: str, leaves: list[Leaf]) -> Term:
@@ -119,6 +128,8 @@ def backpropagate(
                 continue
             term = fitted(term, graph.nodes[argument])
             apart = i in varying and argument not in varying and len(term.shape) == 2
+            while apart and graph.nodes[argument].op == "transpose":
+                argument, term = graph.nodes[argument].args[0], term.do("transpose")
             if apart and graph.nodes[argument].op == SLOT:
                 found.setdefault(argument, []).append(term)
             else:

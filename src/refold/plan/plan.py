@@ -11,12 +11,13 @@ from refold.ir.centred import without_zero_sums
 from refold.ir.graph import Graph
 from refold.ir.rewrite import fold, simplified
 from refold.ir.sink import sunk
-from refold.ir.trace import Cell
+from refold.ir.trace import Cell, Norms
 from refold.shapes import Shape
 
 from .adjoint import reverse, reverse_once
 from .cost import Cost, cost
 from .keep import MEMORY, Kept, keep
+from .omega import gathered, learned, measuring
 from .split import Split, hoist, split
 from .stages import Stage, stages
 
@@ -49,6 +50,7 @@ class Plan:
     kept: tuple[Kept, ...]
     memory: str
     parameters: tuple[Shape, ...]  # of those that are learned
+    norms: Norms | None = None  # that the reverse step gives Omega too
 
     @property
     def cost(self) -> Cost:
@@ -79,7 +81,7 @@ def plan(cell: Cell, memory: str = "fast") -> Plan:
 
 def _derived(cell: Cell, memory: str) -> Plan:
     once, step = hoist(simplified(sunk(cell.graph)))
-    back = fold(reverse(step))
+    back = _reverse(cell, once, step)
     left = without_zero_sums(back)
     forward, backward, kept = keep(step, back if left is back else fold(left), memory)
     parameters = [leaf.shape for leaf in cell.graph.leaves_of("param") if leaf.learn]
@@ -92,7 +94,14 @@ def _derived(cell: Cell, memory: str) -> Plan:
         kept=kept,
         memory=memory,
         parameters=tuple(parameters),
+        norms=cell.norms,
     )
+
+
+def _reverse(cell: Cell, once: Graph, step: Graph) -> Graph:
+    if cell.norms is None:
+        return fold(reverse(step))
+    return gathered(fold(reverse(step, measuring(cell.norms, learned(once, cell.graph.leaves)))))
 
 
 def _half(graph: Graph) -> Half:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from refold.data.batch import Batch
 from refold.errors import DataError, RefoldError
 from refold.nn.layer import State
+from refold.nn.omega import Terms
 
 from .errors import Loss, Reduce, Reduction, reduced_errors
 from .guard import gradient_norm
@@ -112,7 +113,7 @@ class _Parts:
         self._objective, self._batch, self._every = objective, batch, every
         self._carried = Carried(objective.network, batch.x.shape[1])
 
-    def backward(self, part: int) -> Tensor:
+    def backward(self, part: int, terms: Terms | None = None) -> Tensor:
         batch, reduce = self._batch, self._objective.reduce
         begin, end = part * self._every, min((part + 1) * self._every, len(batch.x))
         shares = _shares(batch.steps(begin, end), reduce)

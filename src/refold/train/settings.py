@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from refold.errors import RefoldError
+from refold.nn.omega import Omega
 
 from .clip import Clip
 from .errors import Loss, Reduce, Reduction, unreduced
@@ -58,6 +59,8 @@ class Fit:
     # A recurrence can explode in a single step (Pascanu et al. 2013); with errors that are means,
     # 1 is far above the norm of an ordinary step and far below that of an explosion.
     clip: float | Clip | None = 1.0
+    # It helps where gradients vanish over the lags that matter, and is in the way elsewhere.
+    omega: Omega | None = None
     # Long enough to cross a plateau while a memory forms, where an epoch is a few steps; the price
     # of waiting in vain is fifty epochs once.
     patience: int | None = 50
@@ -93,6 +96,10 @@ class Fit:
         _check_among("optimiser", self.optimiser, OPTIMISERS)
         _check_among("schedule", self.schedule, SCHEDULES)
         _check_kind("gradient", self.gradient, Full | Truncated | RealTime, "rf.Truncated(20, 40)")
+        _check_kind("omega", self.omega, Omega | None, "rf.Omega()")
+        if self.omega is not None and isinstance(self.gradient, RealTime):
+            fact = "omega is measured on the way back, and rf.RealTime has none"
+            raise RefoldError(fact, "leave omega out, or give gradient=rf.Truncated(...)", "Fit")
         whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
         if not whole or not 0 <= self.seed < 2**63:
             remedy = "give a whole number, at least 0 and below 2**63"

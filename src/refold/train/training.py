@@ -26,6 +26,7 @@ from .guard import (
 from .lags import LagCurve, lag_curve
 from .log import StepLine, Told
 from .objective import Objective
+from .omega import regularised
 from .progress import Progress, Weights, copied, put_back
 from .saving import Saver
 from .schedule import Rate
@@ -184,18 +185,22 @@ class Training:
         stop = nonfinite_step(loss, norm, self.parameters, *where)
         if stop and batch is not None and not math.isfinite(loss):
             stop = naming_row(stop, self.objective, batch, mine)
+        told = None if omega is None else float(omega)
         clipped = norm if stop else self.clipper(self.parameters, norm)
         if not stop:
             self.optimiser.step()
         progress.met.append((loss, counts))
-        return Taken(loss, norm, clipped, omega, stop, flags[0] > 0, flags[1] > 0)
+        return Taken(loss, norm, clipped, told, stop, flags[0] > 0, flags[1] > 0)
 
-    def _backward(self, batch: Batch | None, part: int) -> tuple[Tensor, float | None]:
-        """The error of this process's share of a part, and Omega, where there is one."""
-        span = self.settings.gradient.span
+    def _backward(self, batch: Batch | None, part: int) -> tuple[Tensor, Tensor | None]:
+        """The error of this process's share of a part, and Omega, where it is asked for."""
+        span, omega = self.settings.gradient.span, self.settings.omega
         if self.walk is None or batch is None or (span and part * span >= len(batch.x) > 0):
             return torch.zeros((), device=self.device), None
-        return self.walk.backward(part), None
+        if omega is None:
+            return self.walk.backward(part), None
+        with regularised(self.network, omega) as terms:
+            return self.walk.backward(part, terms), terms.value()
 
     def _between_steps(self, taken: Taken) -> None:
         if taken.leave or taken.save:

@@ -19,6 +19,7 @@ from torch import Tensor
 from refold.data.batch import Batch
 from refold.errors import DataError, RefoldError
 from refold.nn.layer import State
+from refold.nn.omega import Terms
 
 from .call import stretch
 from .objective import Objective
@@ -29,8 +30,11 @@ Carried = dict[str, Tensor]
 class Walk(Protocol):
     """A batch under way, part by part. Each part leaves gradients of its error in .grad."""
 
-    def backward(self, part: int) -> Tensor:
-        """Add the gradient of a part's error; the error. Parts come in order, none twice."""
+    def backward(self, part: int, terms: Terms | None = None) -> Tensor:
+        """Add the gradient of a part's error; the error. Parts come in order, none twice.
+
+        terms  where Omega is counted meanwhile
+        """
         ...
 
     def carried(self) -> Carried:
@@ -117,7 +121,7 @@ class _Whole:
     def __init__(self, objective: Objective, batch: Batch) -> None:
         self._objective, self._batch = objective, batch
 
-    def backward(self, part: int) -> Tensor:
+    def backward(self, part: int, terms: Terms | None = None) -> Tensor:
         error = self._objective.error(self._batch, teach=True)
         error.backward()
         return error.detach()
@@ -136,11 +140,13 @@ class _Windows:
         self._objective, self._batch, self._k1, self._k2 = objective, batch, k1, k2
         self._state: State | None = None
 
-    def backward(self, part: int) -> Tensor:
+    def backward(self, part: int, terms: Terms | None = None) -> Tensor:
         counted, end = part * self._k1, min((part + 1) * self._k1, len(self._batch.x))
         start, after = max(0, counted + self._k1 - self._k2), max(0, end + self._k1 - self._k2)
         state, outputs = self._state, []
         for begin, stop in pairwise(sorted({start, counted, min(after, end), end})):
+            if terms is not None:
+                terms.piece = (stop - begin) / (end - start)
             y, state = stretch(self._objective.network, self._batch.steps(begin, stop), state)
             if begin >= counted:
                 outputs.append(y)

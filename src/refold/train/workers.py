@@ -11,8 +11,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
-from itertools import count
 from typing import Any
 
 import torch
@@ -20,6 +18,8 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from refold.errors import RefoldError
+
+from .meeting import meeting
 
 _WHERE = "fit(..., distributed=True)"
 
@@ -167,14 +167,10 @@ def _join(device: torch.device) -> None:
         fact = "distributed=True, and this process has no RANK and no WORLD_SIZE"
         remedy = "start it as: torchrun --nproc-per-node 2 script.py"
         raise RefoldError(fact, remedy, _WHERE)
-    from torch.distributed.distributed_c10d import PrefixStore
-
     # What is no tensor of the network goes through the CPU: NCCL would put it all on one GPU.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
-        store, rank, number = _meeting()
-        # Each run of a script has its own page: on the last one are addresses that nobody has now.
-        store = PrefixStore(f"refold/{next(_RUNS)}", store)
+        store, rank, number = meeting()
         dist.init_process_group(backend, store=store, rank=rank, world_size=number)
     except (RuntimeError, ValueError) as error:
         fact = f"the processes cannot be joined: {_said(error)}"
@@ -182,20 +178,7 @@ def _join(device: torch.device) -> None:
         raise RefoldError(fact, remedy, _WHERE) from error
 
 
-_RUNS = count()
-
-
-@cache
-def _meeting() -> tuple[Any, int, int]:
-    """Where the processes find each other, this one's rank, and how many they are.
-
-    Kept for as long as the process lives: the first one may be serving it at a port.
-    """
-    from torch.distributed.rendezvous import rendezvous
-
-    return next(iter(rendezvous("env://")))
-
-
 def _said(error: Exception) -> str:
     """What torch says, without the place in its sources."""
-    return re.sub(r"\[\S+:\d+\] ", "", str(error).partition("\n")[0])
+    text = str(error).partition("\n")[0].partition(" This is typically caused by")[0]
+    return re.sub(r"\[\S+:\d+\] ", "", text)

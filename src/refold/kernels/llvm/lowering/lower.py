@@ -7,7 +7,8 @@ store: a value of an earlier phase is read from memory where it lies there, work
 else stored by its own pass.
 
 The reverse step is another cell in reverse time. Its products with what the step after has found are not worked out at
-its end but at the beginning of the next: they share a sweep with what follows, and nothing lies between.
+its end but at the beginning of the next: they share a sweep with what follows, and nothing lies between. Only where the
+step reads them itself, as for Omega, they are worked out in it and handed on as a sum.
 """
 
 from __future__ import annotations
@@ -197,6 +198,8 @@ class Arriving:
         self.products: list[int] = []
         self.rest: list[int] = []
         nodes = graph.nodes
+        # A sum that other lines of this step read is worked out here, and handed on whole.
+        read = bool(graph.uses()[output.node])
         # Only what the error has reached can wait for the next step; a forward value that is worked out again cannot.
         slots = graph.slots().items()
         reached = graph.after(i for slot, i in slots if slot.kind in ("carry", "given"))
@@ -211,7 +214,8 @@ class Arriving:
             elif node.op != "expand" or nodes[node.args[0]].attr != 0.0:  # zeros add nothing
                 self.rest.append(i)
 
-        part(output.node)
+        if not read:
+            part(output.node)
         if not self.products and not self.rest:
             self.rest.append(output.node)
 

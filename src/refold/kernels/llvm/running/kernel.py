@@ -15,7 +15,7 @@ from torch.autograd import forward_ad
 from refold.collector import no_collection
 from refold.errors import KernelError
 from refold.ir.graph import Slot
-from refold.kernels.base import BACKENDS, Call, Run
+from refold.kernels.base import BACKENDS, Call, Run, no_further
 from refold.kernels.llvm.lowering import lower
 from refold.kernels.llvm.lowering.hoist import FEW_ROWS, Ahead, hoisted, pays
 from refold.kernels.llvm.lowering.program import (
@@ -286,6 +286,8 @@ class Compiled:
 
     def by_reference(self, call: Call, why: str) -> Run:
         """The same by the reference kernel, which can do what compiled code cannot; that it runs is said once."""
+        if self.plan.norms:
+            raise no_further()
         if why not in self._told:
             self._told.add(why)
             warnings.warn(
