@@ -18,6 +18,7 @@ from refold.errors import RefoldError
 
 from . import cells, doctor, draw, explain
 from .forecast import forecast
+from .task import task
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,6 +50,7 @@ app.command()(explain.explain)
 app.command()(draw.draw)
 app.command()(cells.cells)
 app.command()(doctor.doctor)
+app.command()(task)
 
 
 def run() -> None:
