@@ -12,6 +12,7 @@ from refold.errors import KernelError
 from refold.ir.trace import Cell
 from refold.kernels import autograd as _derived  # noqa: F401  (registers its backend)
 from refold.kernels.base import Call, Kernel, Run, build, operator_of, traced
+from refold.nn.constant import constant_result
 from refold.nn.doors import whole_lengths
 
 from .fit import fitted
@@ -182,7 +183,7 @@ class OnnxNode(nn.Module):
             self._kernels[key] = build(cell, letters, self.backend, torch.device(device), dtype)
         return self._kernels[key]
 
-    @torch.compiler.assume_constant_result
+    @constant_result
     def _operator(self, key: tuple[Any, ...]) -> str:
         return operator_of(self._kernel(key))
 

@@ -24,6 +24,7 @@ from refold.kernels import autograd as _derived  # noqa: F401  (registers its ba
 from refold.kernels.base import COMPILED, Call, Home, Kernel, Run, build, operator_of, ready, traced
 
 from . import init
+from .constant import constant_result
 from .doors import Entered, Lengths, enter, enter_states
 from .omega import Counting
 from .runs import joined as stacked_states
@@ -211,7 +212,7 @@ class Layers(Counting, nn.RNNBase):
             kernels[key] = build(cell, letters, self.backend, like.device, like.dtype)
         return kernels[key]
 
-    @torch.compiler.assume_constant_result
+    @constant_result
     def _operator(self, stacked: bool) -> str:
         """The name of a kernel among torch's operators, which exist from now on; nothing where there is none."""
         return operator_of(self._kernel(stacked))
@@ -277,7 +278,7 @@ class Layers(Counting, nn.RNNBase):
         for start in range(0, len(weights), count):
             yield dict(zip(names, weights[start : start + count], strict=True))
 
-    @torch.compiler.assume_constant_result
+    @constant_result
     def _names(self) -> tuple[str, ...]:
         """The parameters of the equation, in torch's order."""
         if not self._leaves:

@@ -29,6 +29,7 @@ from refold.kernels.base import (
     traced,
 )
 
+from .constant import constant_result
 from .doors import Entered, Lengths, enter, enter_states
 from .events import NOTHING, Events, enter_flags
 from .omega import Counting
@@ -367,7 +368,7 @@ class Recurrent(Counting, nn.Module):
         direct = isinstance(x, Tensor) and alone and self._is_plain()
         return direct and self._operator(False) != ""
 
-    @torch.compiler.assume_constant_result
+    @constant_result
     def _operator(self, stacked: bool) -> str:
         """The name of a kernel among torch's operators, which exist from now on; nothing where there is none."""
         return operator_of(self._kernel(stacked))
