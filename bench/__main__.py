@@ -11,6 +11,9 @@ from bench import (
     dropin,
     forecast_examples,
     layer_speed,
+    omega,
+    survival,
+    training_loop,
     zoo,
 )
 
@@ -23,6 +26,9 @@ SCRIPTS = (
     dropin,
     zoo,
     layer_speed,
+    omega,
+    training_loop,
+    survival,
     forecast_examples,
 )
 

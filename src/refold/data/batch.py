@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any, Literal, SupportsIndex, get_args
 
@@ -78,6 +78,8 @@ class Sequences:
     x: Sequence[Tensor]
     d: Sequence[Tensor] | None = None
     mask: Sequence[Tensor] | None = None
+    # Asked for at every step of training, and slow to ask of a tensor.
+    _steps: tuple[int, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("x", "d", "mask"):
@@ -90,6 +92,7 @@ class Sequences:
         if self.mask is not None:
             _check_masks(self.x if self.d is None else self.d, self.mask)
         _check_finite(self)
+        object.__setattr__(self, "_steps", tuple([part.shape[0] for part in self.x]))
 
     def __len__(self) -> int:
         return len(self.x)
@@ -105,12 +108,12 @@ class Sequences:
         if isinstance(index, slice):
             return Sequences(*self._chosen(range(len(self))[index]))
         single = not isinstance(index, Iterable) or (isinstance(index, Tensor) and index.ndim == 0)
-        return Sequences(*self._chosen([index] if single else index))
+        return Sequences(*self._chosen(_rows([index] if single else index, len(self))))
 
     @property
     def lengths(self) -> list[int]:
         """The number of steps of each x."""
-        return [x.shape[0] for x in self.x]
+        return list(self._steps)
 
     @property
     def targets(self) -> Targets:
@@ -131,7 +134,7 @@ class Sequences:
 
     def counted_within(self, indices: Iterable[SupportsIndex], start: int, stop: int) -> int:
         """How many of these sequences have a step from `start` to before `stop` that counts."""
-        x, d, mask = self._chosen(indices)
+        x, d, mask = self._chosen(_rows(indices, len(self)))
         if mask is None:
             return sum(len(part) > start for part in (x if d is None else d))
         return sum(bool(part[start:stop].any()) for part in mask)
@@ -149,17 +152,20 @@ class Sequences:
 
         Errors  DataError for no index at all, or one that no sequence has.
         """
-        x, d, mask = self._chosen(indices)
-        if not x:
+        rows = _rows(indices, len(self))
+        if not rows:
             raise DataError("a batch of no sequences", "give at least one index", "Sequences.batch")
-        stepwise = d is None or _has_steps(d[0])
-        return Batch(
-            _padded(x),
-            _lengths(x),
-            None if d is None else _side_by_side(d, stepwise),
-            _lengths(d) if d is not None and stepwise else None,
-            None if mask is None else _side_by_side(mask, stepwise),
-        )
+        x, d, mask = self._chosen(rows)
+        steps = [self._steps[row] for row in rows]
+        lengths = torch.tensor(steps)
+        if d is None or not _has_steps(d[0]):
+            found = d if d is None else torch.stack(d)
+            masks = mask if mask is None else _side_by_side(mask, steps if d is None else None)
+            return Batch(_side_by_side(x, steps), lengths, found, None, masks)
+        own = [part.shape[0] for part in d]
+        d_lengths = lengths if own == steps else torch.tensor(own)
+        masks = None if mask is None else _side_by_side(mask, own)
+        return Batch(_side_by_side(x, steps), lengths, _side_by_side(d, own), d_lengths, masks)
 
     def split(
         self, fraction: float, *, by: By | None = None, gap: int = 0
@@ -186,11 +192,10 @@ class Sequences:
             return _split_time(self, fraction, gap, where)
         return _split_sequences(self, fraction, where)
 
-    def _chosen(self, indices: Any) -> tuple[Tensors, Tensors | None, Tensors | None]:
-        chosen = _rows(indices, len(self))
-        x = [self.x[s] for s in chosen]
-        d = None if self.d is None else [self.d[s] for s in chosen]
-        return x, d, None if self.mask is None else [self.mask[s] for s in chosen]
+    def _chosen(self, rows: Sequence[int]) -> tuple[Tensors, Tensors | None, Tensors | None]:
+        x = [self.x[s] for s in rows]
+        d = None if self.d is None else [self.d[s] for s in rows]
+        return x, d, None if self.mask is None else [self.mask[s] for s in rows]
 
 
 def _split_time(
@@ -233,20 +238,14 @@ def _split_sequences(data: Sequences, fraction: float, where: str) -> tuple[Sequ
     return data[: len(data) - late], data[len(data) - late :]
 
 
-def _side_by_side(parts: Tensors, stepwise: bool) -> Tensor:
-    return _padded(parts) if stepwise else torch.stack(parts)
+def _side_by_side(parts: Tensors, steps: list[int] | None) -> Tensor:
+    """(T, B, ...), zeros at the end; (B, ...) of what has no steps.
 
-
-def _padded(parts: Tensors) -> Tensor:
-    """(T, B, ...), zeros at the end. Sequences of one length are stacked: a sixth of the time."""
-    steps = parts[0].shape[0]
-    if all(part.shape[0] == steps for part in parts):
-        return torch.stack(parts, 1)
-    return pad_sequence(parts)
-
-
-def _lengths(parts: Tensors) -> Tensor:
-    return torch.tensor([part.shape[0] for part in parts], dtype=torch.long)
+    Sequences of one length are stacked: a sixth of the time.
+    """
+    if steps is None:
+        return torch.stack(parts)
+    return torch.stack(parts, 1) if steps.count(steps[0]) == len(steps) else pad_sequence(parts)
 
 
 def _has_steps(target: Tensor) -> bool:
@@ -262,12 +261,17 @@ def _rows(indices: Any, number: int) -> list[int]:
     if not isinstance(indices, Iterable) or (isinstance(indices, Tensor) and indices.ndim != 1):
         raise DataError(f"the indices are {indices!r}", "give a list of whole numbers", where)
     given = indices.tolist() if isinstance(indices, Tensor) else list(indices)
-    for index in given:
-        whole = hasattr(index, "__index__") and not isinstance(index, bool)
-        if not whole or not -number <= operator.index(index) < number:
-            fact = f"there is no sequence {index!r}"
-            raise DataError(fact, f"give whole numbers from 0 to {number - 1}", where)
-    return [operator.index(index) for index in given]
+    return [_row(index, number, where) for index in given]
+
+
+def _row(index: Any, number: int, where: str) -> int:
+    if type(index) is int and 0 <= index < number:  # as nearly all of them are
+        return index
+    whole = hasattr(index, "__index__") and not isinstance(index, bool)
+    if not whole or not -number <= operator.index(index) < number:
+        fact = f"there is no sequence {index!r}"
+        raise DataError(fact, f"give whole numbers from 0 to {number - 1}", where)
+    return operator.index(index)
 
 
 def _check_split(fraction: Any, by: Any, gap: Any, where: str) -> None:

@@ -35,7 +35,7 @@ def outputs(network: nn.Module, batch: Batch, *, teach: bool, state: State | Non
         return _wired(network, batch, teach, state)
     x = batch.x.transpose(0, 1) if getattr(network, "batch_first", False) else batch.x
     if isinstance(network, Recurrent):
-        y = network(x, state, _unless_full(batch.lengths, batch.x))
+        y = network(x, state, unless_full(batch.lengths, batch.x))
     elif "lengths" in inspect.signature(network.forward).parameters:
         y = network(x, lengths=batch.lengths)
     else:
@@ -52,7 +52,7 @@ def stretch(network: nn.Module, batch: Batch, state: State | None) -> tuple[Tens
 
     Errors  DataError for a module that does not hand its states on.
     """
-    rows = _unless_full(batch.lengths, batch.x)
+    rows = unless_full(batch.lengths, batch.x)
     if isinstance(network, Network):
         return network.stretch(batch.x, rows, state)
     first = getattr(network, "batch_first", False)
@@ -74,7 +74,7 @@ def _handed_on(network: nn.Module, x: Tensor, state: State | None, batch: Batch)
         raise DataError(fact, remedy, f"calling {type(network).__name__}")
     told = {name: state}
     if "lengths" in known:
-        told["lengths"] = _unless_full(batch.lengths, batch.x)
+        told["lengths"] = unless_full(batch.lengths, batch.x)
     else:
         _refuse_ragged(network, batch)
     found = network(x, **told)
@@ -85,14 +85,14 @@ def _handed_on(network: nn.Module, x: Tensor, state: State | None, batch: Batch)
 
 
 def _wired(network: Network, batch: Batch, teach: bool, state: State | None) -> Tensor:
-    lengths = None if network.shape in ONE_INPUT else _unless_full(batch.lengths, batch.x)
+    lengths = None if network.shape in ONE_INPUT else unless_full(batch.lengths, batch.x)
     if network.shape not in FED_BACK:
         return network(batch.x, lengths, state)
     if batch.d is None or batch.d_lengths is None:
         fact = f"{network.shape} writes as many steps as d has, but d has none"
         remedy = "give targets (U_s, k), or classes (U_s,), one per step"
         raise DataError(fact, remedy, "Sequences(d=...)")
-    rows = _unless_full(batch.d_lengths, batch.d)
+    rows = unless_full(batch.d_lengths, batch.d)
     if teach:
         return network(batch.x, lengths, state, target=_known(batch), target_lengths=rows)
     return network(batch.x, lengths, state, steps=len(batch.d), target_lengths=rows)
@@ -121,16 +121,17 @@ def batch_error(
         fact = f"d is None, and {type(network).__name__} has no error(batch) of its own"
         raise DataError(fact, "give the targets: Sequences(x, d)", "Sequences(d=...)")
     y = outputs(network, batch, teach=teach, state=state)
-    return y, reduced_errors(y, batch.d, loss, reduce, batch.d_lengths, batch.mask)
+    rows = None if batch.d_lengths is None else unless_full(batch.d_lengths, batch.d)
+    return y, reduced_errors(y, batch.d, loss, reduce, rows, batch.mask)
 
 
-def _unless_full(lengths: Tensor, padded: Tensor) -> Tensor | None:
+def unless_full(lengths: Tensor, padded: Tensor) -> Tensor | None:
     """The lengths, or None where no row is padded: a layer is quicker without them."""
     return None if bool((lengths == len(padded)).all()) else lengths
 
 
 def _refuse_ragged(network: nn.Module, batch: Batch) -> None:
-    if _unless_full(batch.lengths, batch.x) is not None:
+    if unless_full(batch.lengths, batch.x) is not None:
         shortest, longest = int(batch.lengths.min()), len(batch.x)
         name = type(network).__name__
         fact = f"a batch has rows of {shortest} to {longest} steps, {name}.forward takes no lengths"

@@ -21,9 +21,16 @@ REMEDY = "lower rate or clip, or look for extreme numbers in the data; the best 
 
 
 def gradient_norm(parameters: Mapping[str, nn.Parameter]) -> Tensor:
-    """The 2-norm of all gradients taken as one vector, as a tensor: nothing waits for it yet."""
+    """The 2-norm of all gradients taken as one vector, as a tensor: nothing waits for it yet.
+
+    They are laid side by side for it: torch's get_total_norm takes three times as long over the
+    dozen small gradients of a gated cell.
+    """
     found = [p.grad for p in parameters.values() if p.grad is not None]
-    return torch.nn.utils.get_total_norm(found)
+    if not found:
+        return torch.zeros(())
+    device = found[0].device
+    return torch.linalg.vector_norm(torch.cat([grad.flatten().to(device) for grad in found]))
 
 
 def nonfinite_step(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from refold.data.batch import Batch
 
-from .call import batch_error
+from .call import batch_error, unless_full
 from .errors import Errors, Loss, Reduce, Reduction, reduced_errors
 
 
@@ -42,4 +42,5 @@ class Objective:
     def errors_of(self, y: Tensor, batch: Batch) -> Errors:
         """The errors of outputs that are there already."""
         assert batch.d is not None
-        return reduced_errors(y, batch.d, self.loss, self.reduce, batch.d_lengths, batch.mask)
+        rows = None if batch.d_lengths is None else unless_full(batch.d_lengths, batch.d)
+        return reduced_errors(y, batch.d, self.loss, self.reduce, rows, batch.mask)

@@ -171,7 +171,8 @@ class Training:
         """The gradient of a part, clipped, and a step of the optimiser, if all is finite."""
         progress, span, team = self.progress, self.settings.gradient.span, self.team
         progress.step += 1
-        self.optimiser.zero_grad()
+        for parameter in self.parameters.values():
+            parameter.grad = None
         counts = train.counts(chosen, span, part)
         share = 1.0
         if team.number > 1 and self.objective.over == "mean":
