@@ -12,6 +12,7 @@ from bench import (
     forecast_examples,
     layer_speed,
     omega,
+    scale,
     survival,
     training_loop,
     zoo,
@@ -28,6 +29,7 @@ SCRIPTS = (
     layer_speed,
     omega,
     training_loop,
+    scale,
     survival,
     forecast_examples,
 )

@@ -97,7 +97,9 @@ def test_import_is_light():
 
 def test_layers_load_no_compiler_and_no_plotting():
     heavy = (*HEAVY[:4], "torch._dynamo")
-    code = f"import refold, sys; refold.Recurrent; print(*[m for m in {heavy!r} if m in sys.modules])"
+    code = (
+        f"import refold, sys; refold.Recurrent; print(*[m for m in {heavy!r} if m in sys.modules])"
+    )
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )

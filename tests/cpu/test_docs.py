@@ -26,6 +26,7 @@ PAGES = [
             "draw",
             "cures",
             "gradients",
+            "scale",
             "survival",
             "tasks",
         )

@@ -171,7 +171,9 @@ def test_a_newer_checkpoint_that_is_not_damaged_is_not_passed_over(tmp_path, mon
 
 def test_a_folder_with_a_run_is_not_begun_again(tmp_path):
     run_of(tmp_path, 10, 20)
-    text = "there is a run of 20 steps here\npass resume=True to go on, or name another folder"
+    text = (
+        "there is a run of 20 steps here\ngo on with resume=True .--resume., or name another folder"
+    )
     with pytest.raises(CheckpointError, match=text), run_folder(tmp_path, resume=False):
         pass
     assert last(tmp_path).step == 20

@@ -218,7 +218,7 @@ def test_refusals_of_a_resume(tmp_path):
     fit(network(), data(), Fit(epochs=2), checkpoint=folder)
     again: dict[str, Any] = {"checkpoint": folder, "resume": True}
     for text, call in [
-        ("there is a run of 2 steps here\npass resume=True", {"checkpoint": folder}),
+        ("there is a run of 2 steps here\ngo on with resume=True", {"checkpoint": folder}),
         ("rate was 0.001, now it is 0.01", {"settings": Fit(epochs=2, rate=0.01), **again}),
         ("sequences was 6, now it is 5; steps was 47, now it is 40", {"data": data()[1:], **again}),
         ("layer.l0.i.W_x is float32 of shape", {"network": other_size(), **again}),

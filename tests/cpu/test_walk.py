@@ -12,7 +12,7 @@ import refold as rf
 from refold.data.batch import Batch, Sequences
 from refold.errors import DataError, KernelError, RefoldError
 from refold.nn.layer import Recurrent
-from refold.nn.omega import Omega
+from refold.nn.omega import Omega, Terms
 from refold.nn.wiring import Network
 from refold.train.errors import Reduce, network_errors
 from refold.train.fit import fit
@@ -20,7 +20,7 @@ from refold.train.objective import Objective
 from refold.train.omega import regularised
 from refold.train.realtime import RealTime
 from refold.train.settings import Fit
-from refold.train.walk import Full, Gradient, Truncated
+from refold.train.walk import Count, Full, Gradient, Truncated
 
 F64 = torch.float64
 MEANS = Reduce("mean", "mean", "sum")
@@ -208,19 +208,26 @@ def test_one_long_stream_is_learned_part_by_part():
     assert run.steps == 8 * 16 and run.validation[-1] < 0.2
 
 
+def pieces(terms: Terms) -> Count:
+    def count(begin: int, share: float) -> None:
+        terms.piece = share
+
+    return count
+
+
 def test_omega_of_parts_is_that_of_the_whole():
     """The mean over a window's steps, whatever the pieces it is run in; weights that stay as they are."""
     net, found = network("lstm"), batch(12, 12)
     omega = Omega(3.0)
     with regularised(net, omega) as terms:
         net.zero_grad()
-        Full().walk(Objective(net, "squared", SUMS), found).backward(0, terms)
+        Full().walk(Objective(net, "squared", SUMS), found).backward(0, pieces(terms))
     whole, grads = terms.value(), [p.grad.clone() for p in net.parameters() if p.grad is not None]
     walk = Truncated(5, 12).walk(Objective(net, "squared", SUMS), found)
     for part in range(3):  # the last one runs over 9 steps, in pieces of 2, 5 and 2
         with regularised(net, omega) as terms:
             net.zero_grad()
-            walk.backward(part, terms)
+            walk.backward(part, pieces(terms))
     window = found.steps(3, 12)
     assert window.d is not None and net.head is not None
     with torch.no_grad():

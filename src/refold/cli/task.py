@@ -6,6 +6,8 @@ import ast
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -112,7 +114,8 @@ def task(
     )
     if not as_json and rank == 0:
         _tell_attempt(Console(), given)
-    network, run = trained(given)
+    with _told_when_stopped(checkpoint, rank):
+        network, run = trained(given)
     if rank > 0:  # one process examines, and tells
         return
     found = outcome(given, network, run, test_length or ())
@@ -157,6 +160,27 @@ def _set(settings: list[str] | tuple[()]) -> dict[str, Any]:
 
 
 # What is told.
+
+
+@contextmanager
+def _told_when_stopped(folder: Path | None, rank: int) -> Iterator[None]:
+    """Ctrl-C ends with 130 and SIGTERM with 143, and both say how to go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as stop:
+        code = 130 if isinstance(stop, KeyboardInterrupt) else stop.code
+        if rank == 0 and code in (130, 143):
+            typer.echo(_how_to_go_on(folder), err=True)
+        raise SystemExit(code) from None
+
+
+def _how_to_go_on(folder: Path | None) -> str:
+    from refold.train.folder import checkpoints
+
+    saved = checkpoints(folder) if folder else {}
+    if not saved:
+        return "stopped; nothing was saved: with --checkpoint FOLDER a run can be resumed"
+    return f"stopped, and saved after step {next(iter(saved)):,}: the same command with --resume goes on"
 
 
 def _list(found: list[Task], as_json: bool) -> None:

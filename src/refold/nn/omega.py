@@ -61,7 +61,8 @@ class Terms:
 
     omega   what is counted
     scale   a factor more; where gradients are added up over parts of a batch: this part's share of the rows
-    piece   what a call is of what is counted as one: its share of the steps, where several follow each other
+    piece   what a call is of what is counted as one: its share of the steps where several calls follow each other, and
+            of the rows where others have the rest
 
     Errors  RefoldError: no `Omega`, a scale that is no number from 0 on
     """

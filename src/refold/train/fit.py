@@ -117,6 +117,9 @@ def fit(
         saving(checkpoint, resume, team) as saver,
         stop_signals() as asked,
     ):
+        shapes = {name: tuple(part.shape) for name, part in network.named_parameters()}
+        for told in (shapes, settings.told(), feed.told()):
+            team.agree(told)
         team.as_first([*network.parameters(), *network.buffers()])
         run = Training(network, parameters, feed, settings, team, saver, asked)
         saver.restore(run)

@@ -179,7 +179,7 @@ def _refuse_empty(folder: Path) -> None:
 def _refuse_taken(folder: Path) -> None:
     for step in checkpoints(folder):
         fact = f"there is a run of {step} steps here"
-        remedy = "pass resume=True to go on, or name another folder"
+        remedy = "go on with resume=True (--resume), or name another folder"
         raise CheckpointError(fact, remedy, str(folder))
 
 

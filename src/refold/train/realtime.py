@@ -24,13 +24,12 @@ from torch import Tensor, nn
 from refold.data.batch import Batch
 from refold.errors import DataError, RefoldError
 from refold.nn.layer import State
-from refold.nn.omega import Terms
 
 from .errors import Loss, Reduce, Reduction, reduced_errors
 from .guard import gradient_norm
 from .influence import Carried, carrying_layer
 from .objective import Objective
-from .walk import Walk, refuse_without_steps
+from .walk import Count, Walk, refuse_without_steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ class RealTime:
     def span(self) -> int:
         return self.every
 
-    def walk(self, objective: Objective, batch: Batch) -> Walk:
+    def walk(self, objective: Objective, batch: Batch, steps: int | None = None) -> Walk:
         """A batch under way; within a part the errors are reduced as those of so many steps."""
         refuse_without_steps(objective, batch, "RealTime")
         return _Parts(objective, batch, self.every)
@@ -113,7 +112,7 @@ class _Parts:
         self._objective, self._batch, self._every = objective, batch, every
         self._carried = Carried(objective.network, batch.x.shape[1])
 
-    def backward(self, part: int, terms: Terms | None = None) -> Tensor:
+    def backward(self, part: int, count: Count | None = None) -> Tensor:
         batch, reduce = self._batch, self._objective.reduce
         begin, end = part * self._every, min((part + 1) * self._every, len(batch.x))
         shares = _shares(batch.steps(begin, end), reduce)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from refold.errors import CheckpointError, RefoldError
 
-from .folder import Last, RunFolder, checkpoints, last, refuse_other_settings, run_folder
+from .folder import Last, RunFolder, checkpoints, refuse_other_settings, run_folder
 from .states import (
     joined,
     optimiser_state,
@@ -171,9 +171,9 @@ def saving(
         yield Saver(None, None, None)
         return
     plan = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
-    goes_on = resume and bool(checkpoints(plan.folder))
-    if team.rank > 0:
-        yield Saver(plan, None, last(plan.folder) if goes_on else None)
+    if team.rank > 0:  # one process looks into the folder, and tells the others
+        yield Saver(plan, None, team.from_first(None))
         return
+    goes_on = resume and bool(checkpoints(plan.folder))
     with run_folder(plan.folder, resume=goes_on) as folder:
-        yield Saver(plan, folder, folder.last() if goes_on else None)
+        yield Saver(plan, folder, team.from_first(folder.last() if goes_on else None))

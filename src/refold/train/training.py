@@ -135,11 +135,12 @@ class Training:
         work = [train.lengths[i] for i in chosen]
         mine = [chosen[i] for i in self.team.share(work)]
         batch = train.data.batch(mine).to(self.device) if mine else None
-        self.walk = None if batch is None else self.settings.gradient.walk(self.objective, batch)
+        way, longest = self.settings.gradient, max(work)
+        self.walk = None if batch is None else way.walk(self.objective, batch, longest)
         if self.walk and self.carried:
             self.walk.restore(self.carried)
         self.carried = {}
-        parts = 1 if span is None else max(1, math.ceil(max(work) / span))
+        parts = 1 if span is None else max(1, math.ceil(longest / span))
         for part in range(progress.part, parts):
             done = (progress.done + len(chosen) * part / parts) / len(train.lengths)
             self.rate.before_step((progress.epoch - 1 + done) / self.settings.epochs)
@@ -173,12 +174,16 @@ class Training:
         progress.step += 1
         for parameter in self.parameters.values():
             parameter.grad = None
-        counts = train.counts(chosen, span, part)
-        share = 1.0
+        counts, share = train.counts(chosen, span, part), 1.0
         if team.number > 1 and self.objective.over == "mean":
             share = train.counts(mine, span, part) / max(1, counts)
-        error, omega = self._backward(batch, part)
-        flags = [float(bool(self.asked)), float(self.saver.due(progress.step))]
+        error, omega = torch.zeros((), device=self.device), 0.0
+        if self.walk and batch is not None and (span is None or part * span < len(batch.x)):
+            if self.settings.omega is None:
+                error = self.walk.backward(part)
+            else:
+                error, omega = self._with_omega(self.walk, part, train, chosen, mine, share)
+        flags = [float(bool(self.asked)), float(self.saver.due(progress.step)), omega]
         error, flags = team.together(self.parameters, share, error, flags)
         # The one wait for the device in a step, but for a look at targets that are classes.
         loss, norm = torch.stack([error, gradient_norm(self.parameters)]).tolist()
@@ -186,22 +191,36 @@ class Training:
         stop = nonfinite_step(loss, norm, self.parameters, *where)
         if stop and batch is not None and not math.isfinite(loss):
             stop = naming_row(stop, self.objective, batch, mine)
-        told = None if omega is None else float(omega)
         clipped = norm if stop else self.clipper(self.parameters, norm)
         if not stop:
             self.optimiser.step()
         progress.met.append((loss, counts))
+        told = None if self.settings.omega is None else flags[2]
         return Taken(loss, norm, clipped, told, stop, flags[0] > 0, flags[1] > 0)
 
-    def _backward(self, batch: Batch | None, part: int) -> tuple[Tensor, Tensor | None]:
-        """The error of this process's share of a part, and Omega, where it is asked for."""
-        span, omega = self.settings.gradient.span, self.settings.omega
-        if self.walk is None or batch is None or (span and part * span >= len(batch.x) > 0):
-            return torch.zeros((), device=self.device), None
-        if omega is None:
-            return self.walk.backward(part), None
-        with regularised(self.network, omega) as terms:
-            return self.walk.backward(part, terms), terms.value()
+    def _with_omega(
+        self,
+        walk: Walk,
+        part: int,
+        train: Part,
+        chosen: list[int],
+        mine: list[int],
+        share: float,
+    ) -> tuple[Tensor, float]:
+        """The error of a part, and Omega: this process's part of a mean over all rows that run.
+
+        Gradients will be multiplied by `share`, which is not Omega's: hence the scale.
+        """
+        assert self.settings.omega is not None
+        scale = 1.0 / share if share else 1.0
+        with regularised(self.network, self.settings.omega, scale) as terms:
+
+            def count(begin: int, piece: float) -> None:
+                running = [sum(train.lengths[i] > begin for i in rows) for rows in (mine, chosen)]
+                terms.piece = piece * running[0] / max(1, running[1])
+
+            error = walk.backward(part, count)
+        return error, float(terms.value())
 
     def _between_steps(self, taken: Taken) -> None:
         if taken.leave or taken.save:

@@ -9,6 +9,7 @@ Between parts the states of a network are carried on; a row starts anew where it
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
@@ -19,21 +20,22 @@ from torch import Tensor
 from refold.data.batch import Batch
 from refold.errors import DataError, RefoldError
 from refold.nn.layer import State
-from refold.nn.omega import Terms
 
 from .call import stretch
 from .objective import Objective
 
 Carried = dict[str, Tensor]
+Count = Callable[[int, float], None]
 
 
 class Walk(Protocol):
     """A batch under way, part by part. Each part leaves gradients of its error in .grad."""
 
-    def backward(self, part: int, terms: Terms | None = None) -> Tensor:
+    def backward(self, part: int, count: Count | None = None) -> Tensor:
         """Add the gradient of a part's error; the error. Parts come in order, none twice.
 
-        terms  where Omega is counted meanwhile
+        count  to be told, where Omega is counted, what is run next: from which step, and which
+               share of the steps that belong together
         """
         ...
 
@@ -52,7 +54,9 @@ class Gradient(Protocol):
         """Steps of time in a part; None for all."""
         ...
 
-    def walk(self, objective: Objective, batch: Batch) -> Walk: ...
+    def walk(self, objective: Objective, batch: Batch, steps: int | None = None) -> Walk:
+        """A walk through a batch; `steps` of the whole one, of which this is a process's part."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ class Full:
     def span(self) -> None:
         return None
 
-    def walk(self, objective: Objective, batch: Batch) -> Walk:
+    def walk(self, objective: Objective, batch: Batch, steps: int | None = None) -> Walk:
         return _Whole(objective, batch)
 
 
@@ -112,16 +116,18 @@ class Truncated:
         """k2, which is k1 unless it is given."""
         return self.k1 if self.k2 is None else self.k2
 
-    def walk(self, objective: Objective, batch: Batch) -> Walk:
+    def walk(self, objective: Objective, batch: Batch, steps: int | None = None) -> Walk:
         refuse_without_steps(objective, batch, "Truncated")
-        return _Windows(objective, batch, self.k1, self.look_back)
+        return _Windows(objective, batch, self.k1, self.look_back, steps or len(batch.x))
 
 
 class _Whole:
     def __init__(self, objective: Objective, batch: Batch) -> None:
         self._objective, self._batch = objective, batch
 
-    def backward(self, part: int, terms: Terms | None = None) -> Tensor:
+    def backward(self, part: int, count: Count | None = None) -> Tensor:
+        if count is not None:
+            count(0, 1.0)
         error = self._objective.error(self._batch, teach=True)
         error.backward()
         return error.detach()
@@ -136,21 +142,23 @@ class _Whole:
 class _Windows:
     """`state`: the one from which the next window starts; None at the start of the sequences."""
 
-    def __init__(self, objective: Objective, batch: Batch, k1: int, k2: int) -> None:
+    def __init__(self, objective: Objective, batch: Batch, k1: int, k2: int, steps: int) -> None:
         self._objective, self._batch, self._k1, self._k2 = objective, batch, k1, k2
+        self._steps = steps
         self._state: State | None = None
 
-    def backward(self, part: int, terms: Terms | None = None) -> Tensor:
-        counted, end = part * self._k1, min((part + 1) * self._k1, len(self._batch.x))
+    def backward(self, part: int, count: Count | None = None) -> Tensor:
+        counted, end = part * self._k1, min((part + 1) * self._k1, self._steps)
         start, after = max(0, counted + self._k1 - self._k2), max(0, end + self._k1 - self._k2)
         state, outputs = self._state, []
         for begin, stop in pairwise(sorted({start, counted, min(after, end), end})):
-            if terms is not None:
-                terms.piece = (stop - begin) / (end - start)
-            y, state = stretch(self._objective.network, self._batch.steps(begin, stop), state)
-            if begin >= counted:
-                outputs.append(y)
-            if stop == after:
+            if count is not None:
+                count(begin, (stop - begin) / (end - start))
+            if begin < len(self._batch.x):  # else all rows have ended, and keep their states
+                y, state = stretch(self._objective.network, self._batch.steps(begin, stop), state)
+                if begin >= counted:
+                    outputs.append(y)
+            if stop == after and state is not None:
                 self._state = _detached(state)
         y = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
         error = self._objective.errors_of(y, self._batch.steps(counted, end)).total
