@@ -30,8 +30,8 @@ import torch._dynamo  # an optimiser's first step loads it, which takes longer t
 import refold as rf
 import refold.nn
 from bench.record import machine, save
-from refold.train.checkpoint import read
-from refold.train.folder import checkpoints
+from refold.train.checkpoints.file import read
+from refold.train.checkpoints.folder import checkpoints
 
 KILLS, PAIRS, MUTATIONS = 100, 20, 200
 END = "end.txt"

@@ -37,17 +37,17 @@ if _TYPE_CHECKING:
     from refold.nn.stacks import Stack as Stack
     from refold.nn.wiring import Network as Network
     from refold.report.diagram import draw as draw
-    from refold.train.bptt import Gradients as Gradients
-    from refold.train.bptt import gradients as gradients
     from refold.train.clip import Clip as Clip
-    from refold.train.contributions import Contributions as Contributions
-    from refold.train.contributions import contributions as contributions
     from refold.train.errors import Errors as Errors
     from refold.train.errors import network_errors as network_errors
     from refold.train.fit import Run as Run
     from refold.train.fit import fit as fit
-    from refold.train.lags import LagCurve as LagCurve
-    from refold.train.lags import lag_curve as lag_curve
+    from refold.train.gradients.bptt import Gradients as Gradients
+    from refold.train.gradients.bptt import gradients as gradients
+    from refold.train.gradients.contributions import Contributions as Contributions
+    from refold.train.gradients.contributions import contributions as contributions
+    from refold.train.gradients.lags import LagCurve as LagCurve
+    from refold.train.gradients.lags import lag_curve as lag_curve
     from refold.train.omega import regularised as regularised
     from refold.train.realtime import Online as Online
     from refold.train.realtime import RealTime as RealTime
@@ -61,15 +61,15 @@ _LATER = {
     "Batch": "refold.data.batch",
     "Checkpoint": "refold.train.saving",
     "Clip": "refold.train.clip",
-    "Contributions": "refold.train.contributions",
+    "Contributions": "refold.train.gradients.contributions",
     "EchoState": "refold.nn.reservoir",
     "Errors": "refold.train.errors",
     "Fit": "refold.train.settings",
     "Full": "refold.train.walk",
     "Forecaster": "refold.forecast",
-    "Gradients": "refold.train.bptt",
+    "Gradients": "refold.train.gradients.bptt",
     "Initialised": "refold.nn.initialise",
-    "LagCurve": "refold.train.lags",
+    "LagCurve": "refold.train.gradients.lags",
     "Network": "refold.nn.wiring",
     "Online": "refold.train.realtime",
     "Omega": "refold.nn.omega",
@@ -80,14 +80,14 @@ _LATER = {
     "Sequences": "refold.data.batch",
     "Stack": "refold.nn.stacks",
     "Truncated": "refold.train.walk",
-    "contributions": "refold.train.contributions",
+    "contributions": "refold.train.gradients.contributions",
     "convert": "refold.nn.convert",
     "draw": "refold.report.diagram",
     "fit": "refold.train.fit",
     "from_onnx": "refold.export.from_onnx",
-    "gradients": "refold.train.bptt",
+    "gradients": "refold.train.gradients.bptt",
     "initialise": "refold.nn.initialise",
-    "lag_curve": "refold.train.lags",
+    "lag_curve": "refold.train.gradients.lags",
     "network_errors": "refold.train.errors",
     "regularised": "refold.train.omega",
 }

@@ -10,8 +10,8 @@ from torch.testing import assert_close
 from refold.errors import DataError, KernelError
 from refold.nn.layer import Recurrent
 from refold.nn.wiring import Network
-from refold.train.bptt import gradients
 from refold.train.errors import network_errors
+from refold.train.gradients.bptt import gradients
 
 F64 = torch.float64
 EXACT: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-12}

@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from refold.errors import CheckpointError
-from refold.train import checkpoint
-from refold.train.checkpoint import read, write
+from refold.train.checkpoints import file as checkpoint
+from refold.train.checkpoints.file import read, write
 
 DTYPES = list(checkpoint._NAMES)
 
@@ -249,7 +249,7 @@ def test_a_full_disk_says_how_much_is_missing(tmp_path, monkeypatch):
 
 CHILD = """
 import sys, torch
-from refold.train.checkpoint import read, write
+from refold.train.checkpoints.file import read, write
 from refold.errors import CheckpointError
 {before}
 path = sys.argv[1] + "/run.safetensors"

@@ -20,8 +20,8 @@ import torch
 from torch.testing import assert_close
 
 from refold.errors import CheckpointError
-from refold.train import checkpoint
-from refold.train.checkpoint import Damaged, read, write
+from refold.train.checkpoints import file as checkpoint
+from refold.train.checkpoints.file import Damaged, read, write
 
 DIGEST = checkpoint._DIGEST
 
@@ -297,7 +297,7 @@ def test_a_file_made_on_purpose_is_refused_too(lie, tmp_path):
     remade(path, LIES[lie])
     with pytest.raises(Damaged, match="the checksum is right, but the content is not") as caught:
         read(path)
-    assert caught.value.remedy == "write it with refold.train.checkpoint.write"
+    assert caught.value.remedy == "write it with refold.train.checkpoints.file.write"
 
 
 def test_a_header_that_lies_takes_no_memory(tmp_path):

@@ -13,8 +13,8 @@ from refold.errors import DataError, EquationError, RefoldError
 from refold.ir.graph import Slot
 from refold.ir.roles import roles
 from refold.ir.wrap import recurrent_reads
-from refold.train.bptt import gradients
-from refold.train.contributions import contributions
+from refold.train.gradients.bptt import gradients
+from refold.train.gradients.contributions import contributions
 
 F64 = torch.float64
 EXACT: dict[str, Any] = {"rtol": 0.0, "atol": 1e-12}

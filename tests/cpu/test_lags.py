@@ -11,8 +11,8 @@ from torch.testing import assert_close
 import refold as rf
 from refold.data.batch import Batch
 from refold.errors import DataError, RefoldError
-from refold.train.bptt import gradients
-from refold.train.lags import lag_curve
+from refold.train.gradients.bptt import gradients
+from refold.train.gradients.lags import lag_curve
 
 F64 = torch.float64
 EXACT: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-15}

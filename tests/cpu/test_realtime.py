@@ -10,8 +10,8 @@ import refold as rf
 from refold.data.batch import Batch
 from refold.errors import DataError, RefoldError
 from refold.train import influence
-from refold.train.bptt import gradients
 from refold.train.errors import Reduce
+from refold.train.gradients.bptt import gradients
 from refold.train.realtime import Online, RealTime, realtime_gradients
 
 F64 = torch.float64

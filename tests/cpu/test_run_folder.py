@@ -17,9 +17,9 @@ import torch
 from torch.testing import assert_close
 
 from refold.errors import CheckpointError
-from refold.train import folder as folders
-from refold.train.checkpoint import Damaged
-from refold.train.folder import (
+from refold.train.checkpoints import folder as folders
+from refold.train.checkpoints.file import Damaged
+from refold.train.checkpoints.folder import (
     RunFolder,
     checkpoints,
     last,
@@ -268,7 +268,7 @@ def test_an_error_lets_go_of_the_folder(tmp_path):
 # The holder has a forked worker, which lives until its standard input ends.
 HOLDER = """
 import os, sys, torch
-from refold.train.folder import run_folder
+from refold.train.checkpoints.folder import run_folder
 with run_folder(sys.argv[1], resume=False) as folder:
     folder.save(1, {"w": torch.ones(1)}, {})
     if os.fork() == 0:
@@ -299,7 +299,7 @@ def test_a_second_process_and_a_kill(tmp_path):
 # Killed within the third save: when its file is on the disk and has no name yet.
 KILLED = """
 import os, signal, sys, torch
-from refold.train.folder import run_folder
+from refold.train.checkpoints.folder import run_folder
 rename, calls = os.replace, []
 def replace(*paths):
     calls.append(paths)

@@ -11,8 +11,8 @@ from torch.optim import lr_scheduler
 from torch.testing import assert_close
 
 from refold.errors import CheckpointError
-from refold.train.checkpoint import read, write
-from refold.train.states import (
+from refold.train.checkpoints.file import read, write
+from refold.train.checkpoints.states import (
     joined,
     optimiser_state,
     part,

@@ -20,9 +20,9 @@ from refold.errors import CheckpointError, DataError, RefoldError
 from refold.nn.layer import Recurrent
 from refold.nn.omega import Omega
 from refold.nn.wiring import Network
+from refold.train.checkpoints.folder import checkpoints
 from refold.train.clip import Clip
 from refold.train.fit import Run, fit
-from refold.train.folder import checkpoints
 from refold.train.realtime import RealTime
 from refold.train.saving import Checkpoint
 from refold.train.settings import Fit

@@ -21,8 +21,8 @@ from torch.testing import assert_close
 
 from refold.cli.task import _own
 from refold.errors import RefoldError
+from refold.train.checkpoints.folder import checkpoints
 from refold.train.fit import fit
-from refold.train.folder import checkpoints
 from refold.train.meeting import word
 from refold.train.workers import Workers, workers
 

@@ -175,7 +175,7 @@ def _told_when_stopped(folder: Path | None, rank: int) -> Iterator[None]:
 
 
 def _how_to_go_on(folder: Path | None) -> str:
-    from refold.train.folder import checkpoints
+    from refold.train.checkpoints.folder import checkpoints
 
     saved = checkpoints(folder) if folder else {}
     if not saved:

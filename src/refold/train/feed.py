@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from refold.data.batch import Sequences
+from refold.data.batch import Batch, Sequences
 from refold.errors import DataError
 from refold.nn.wiring import Network
 
@@ -42,6 +42,50 @@ class Part:
         if span is None:
             return sum([self.counted[i] for i in rows])
         return self.data.counted_within(rows, part * span, (part + 1) * span)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shared:
+    """A batch of all processes, and what of it is this one's.
+
+    chosen, mine  the sequences of all, and of this process; batch: these, None where there are none
+    """
+
+    train: Part
+    chosen: list[int]
+    mine: list[int]
+    batch: Batch | None
+
+    @property
+    def steps(self) -> int:
+        """The steps of the longest sequence of all."""
+        return max([self.train.lengths[i] for i in self.chosen])
+
+    def tokens(self, span: int | None, part: int) -> int:
+        """The steps of a part, over all sequences."""
+        lengths = [self.train.lengths[i] for i in self.chosen]
+        if span is None:
+            return sum(lengths)
+        return sum([min(max(0, n - part * span), span) for n in lengths])
+
+    def has(self, span: int | None, part: int) -> bool:
+        """Whether this process has any step of a part."""
+        if self.batch is None:
+            return False
+        return span is None or part * span < len(self.batch.x)
+
+    def counted(self, span: int | None, part: int) -> tuple[int, float]:
+        """How many of all sequences count in a part, and which share of them is this process's."""
+        count = self.train.counts(self.chosen, span, part)
+        if len(self.mine) == len(self.chosen):
+            return count, 1.0
+        return count, self.train.counts(self.mine, span, part) / max(1, count)
+
+    def running(self, begin: int) -> float:
+        """Which share of the sequences that have more than `begin` steps is this process's."""
+        rows = (self.mine, self.chosen)
+        mine, every = (sum([self.train.lengths[i] > begin for i in part]) for part in rows)
+        return mine / max(1, every)
 
 
 class Feed:

@@ -15,7 +15,7 @@ from refold.data.batch import Sequences
 from refold.errors import RefoldError
 
 from .feed import Drawn, Feed
-from .lags import LagCurve
+from .gradients.lags import LagCurve
 from .log import Told, progress_bar, step_log, tensorboard
 from .saving import Checkpoint, saving
 from .settings import DEFAULTS, Fit

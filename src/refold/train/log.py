@@ -15,7 +15,7 @@ from typing import Protocol
 
 from refold.errors import DataError, RefoldError
 
-from .lags import LagCurve
+from .gradients.lags import LagCurve
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from refold.errors import CheckpointError, RefoldError
 
-from .folder import Last, RunFolder, checkpoints, refuse_other_settings, run_folder
-from .states import (
+from .checkpoints.folder import Last, RunFolder, checkpoints, refuse_other_settings, run_folder
+from .checkpoints.states import (
     joined,
     optimiser_state,
     part,

@@ -10,12 +10,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from refold.data.batch import Batch
 from refold.errors import RefoldError
 
 from .clip import Clipper
 from .errors import Reduction
-from .feed import Feed, Part, batches_of
+from .feed import Feed, Part, Shared, batches_of
+from .gradients.lags import LagCurve, lag_curve
 from .guard import (
     gradient_norm,
     naming_row,
@@ -23,7 +23,6 @@ from .guard import (
     refuse_validation,
     refuse_weights,
 )
-from .lags import LagCurve, lag_curve
 from .log import StepLine, Told
 from .objective import Objective
 from .omega import regularised
@@ -131,95 +130,81 @@ class Training:
 
     def _batch(self, train: Part, chosen: list[int], told: Told) -> None:
         """Walk through a batch, with a step of the optimiser for each of its parts."""
-        began, progress, span = time.perf_counter(), self.progress, self.settings.gradient.span
-        work = [train.lengths[i] for i in chosen]
-        mine = [chosen[i] for i in self.team.share(work)]
+        began, progress, way = time.perf_counter(), self.progress, self.settings.gradient
+        mine = [chosen[i] for i in self.team.share([train.lengths[i] for i in chosen])]
         batch = train.data.batch(mine).to(self.device) if mine else None
-        way, longest = self.settings.gradient, max(work)
-        self.walk = None if batch is None else way.walk(self.objective, batch, longest)
+        shared = Shared(train, chosen, mine, batch)
+        self.walk = None if batch is None else way.walk(self.objective, batch, shared.steps)
         if self.walk and self.carried:
             self.walk.restore(self.carried)
         self.carried = {}
-        parts = 1 if span is None else max(1, math.ceil(longest / span))
+        parts = 1 if way.span is None else max(1, math.ceil(shared.steps / way.span))
         for part in range(progress.part, parts):
             done = (progress.done + len(chosen) * part / parts) / len(train.lengths)
             self.rate.before_step((progress.epoch - 1 + done) / self.settings.epochs)
-            taken = self._step(train, chosen, mine, batch, part)
+            taken = self._step(shared, part)
             ended = time.perf_counter()
-            tokens = sum(work) if span is None else sum(_within(n, part, span) for n in work)
-            line = StepLine(
-                progress.epoch,
-                progress.step,
-                taken.loss,
-                taken.norm,
-                taken.clipped,
-                self.rate.now,
-                ended - began,
-                tokens,
-                taken.omega,
-            )
+            tokens = shared.tokens(way.span, part)
+            told.step(self._line(taken, ended - began, tokens), 1 / parts)
             began = ended
-            told.step(line, 1 / parts)
             if taken.error:
                 raise taken.error
             progress.part = (part + 1) % parts
             progress.done += 0 if progress.part else len(chosen)
             self._between_steps(taken)
 
-    def _step(
-        self, train: Part, chosen: list[int], mine: list[int], batch: Batch | None, part: int
-    ) -> Taken:
+    def _line(self, taken: Taken, seconds: float, tokens: int) -> StepLine:
+        return StepLine(
+            self.progress.epoch,
+            self.progress.step,
+            taken.loss,
+            taken.norm,
+            taken.clipped,
+            self.rate.now,
+            seconds,
+            tokens,
+            taken.omega,
+        )
+
+    def _step(self, shared: Shared, part: int) -> Taken:
         """The gradient of a part, clipped, and a step of the optimiser, if all is finite."""
-        progress, span, team = self.progress, self.settings.gradient.span, self.team
+        progress = self.progress
         progress.step += 1
         for parameter in self.parameters.values():
             parameter.grad = None
-        counts, share = train.counts(chosen, span, part), 1.0
-        if team.number > 1 and self.objective.over == "mean":
-            share = train.counts(mine, span, part) / max(1, counts)
-        error, omega = torch.zeros((), device=self.device), 0.0
-        if self.walk and batch is not None and (span is None or part * span < len(batch.x)):
-            if self.settings.omega is None:
-                error = self.walk.backward(part)
-            else:
-                error, omega = self._with_omega(self.walk, part, train, chosen, mine, share)
+        count, share = shared.counted(self.settings.gradient.span, part)
+        share = share if self.objective.over == "mean" else 1.0
+        error, omega = self._backward(shared, part, share)
         flags = [float(bool(self.asked)), float(self.saver.due(progress.step)), omega]
-        error, flags = team.together(self.parameters, share, error, flags)
+        error, flags = self.team.together(self.parameters, share, error, flags)
         # The one wait for the device in a step, but for a look at targets that are classes.
         loss, norm = torch.stack([error, gradient_norm(self.parameters)]).tolist()
-        where = (progress.epoch, progress.step)
-        stop = nonfinite_step(loss, norm, self.parameters, *where)
-        if stop and batch is not None and not math.isfinite(loss):
-            stop = naming_row(stop, self.objective, batch, mine)
+        stop = nonfinite_step(loss, norm, self.parameters, progress.epoch, progress.step)
+        if stop and shared.batch is not None and not math.isfinite(loss):
+            stop = naming_row(stop, self.objective, shared.batch, shared.mine)
         clipped = norm if stop else self.clipper(self.parameters, norm)
         if not stop:
             self.optimiser.step()
-        progress.met.append((loss, counts))
+        progress.met.append((loss, count))
         told = None if self.settings.omega is None else flags[2]
         return Taken(loss, norm, clipped, told, stop, flags[0] > 0, flags[1] > 0)
 
-    def _with_omega(
-        self,
-        walk: Walk,
-        part: int,
-        train: Part,
-        chosen: list[int],
-        mine: list[int],
-        share: float,
-    ) -> tuple[Tensor, float]:
-        """The error of a part, and Omega: this process's part of a mean over all rows that run.
+    def _backward(self, shared: Shared, part: int, share: float) -> tuple[Tensor, float]:
+        """The error of this process's sequences, and its part of Omega's mean over all that run.
 
-        Gradients will be multiplied by `share`, which is not Omega's: hence the scale.
+        Gradients will be multiplied by `share`, which is not Omega's: hence its scale.
         """
-        assert self.settings.omega is not None
-        scale = 1.0 / share if share else 1.0
-        with regularised(self.network, self.settings.omega, scale) as terms:
+        span, omega = self.settings.gradient.span, self.settings.omega
+        if self.walk is None or not shared.has(span, part):
+            return torch.zeros((), device=self.device), 0.0
+        if omega is None:
+            return self.walk.backward(part), 0.0
+        with regularised(self.network, omega, 1.0 / share if share else 1.0) as terms:
 
             def count(begin: int, piece: float) -> None:
-                running = [sum(train.lengths[i] > begin for i in rows) for rows in (mine, chosen)]
-                terms.piece = piece * running[0] / max(1, running[1])
+                terms.piece = piece * shared.running(begin)
 
-            error = walk.backward(part, count)
+            error = self.walk.backward(part, count)
         return error, float(terms.value())
 
     def _between_steps(self, taken: Taken) -> None:
@@ -287,11 +272,6 @@ class Taken:
     error: RefoldError | None
     leave: bool
     save: bool
-
-
-def _within(length: int, part: int, span: int) -> int:
-    """The steps of a sequence in a part."""
-    return min(max(0, length - part * span), span)
 
 
 def _overall(found: list[tuple[float, int]], over: Reduction) -> float:

@@ -24,9 +24,8 @@ from refold.errors import DataError
 from refold.nn.doors import Lengths, whole_lengths
 from refold.nn.layer import Recurrent, State
 from refold.nn.wiring import FED_BACK, Network
-
-from .call import batch_error
-from .errors import Errors, Loss, Reduce, Reduction
+from refold.train.call import batch_error
+from refold.train.errors import Errors, Loss, Reduce, Reduction
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,10 +82,10 @@ def gradients(
 
     Source  Werbos 1990, "Backpropagation through time: what it does and how to do it".
     """
-    batch = _batch(network, x, d, lengths, d_lengths, mask)
+    batch = whole_batch(network, x, d, lengths, d_lengths, mask)
     reduce = Reduce(steps, sequences, features)
     several = isinstance(state, tuple | list)
-    initial = _leaves(state)
+    initial = leaves(state)
     with torch.enable_grad(), ExitStack() as stack:
         layers = [part for part in network.modules() if isinstance(part, Recurrent)]
         probed = [stack.enter_context(layer.probe()) for layer in layers]
@@ -123,7 +122,7 @@ def _derivatives(total: Tensor, wanted: Sequence[Tensor]) -> Sequence[Tensor]:
     return torch.autograd.grad(total, wanted, materialize_grads=True)
 
 
-def _leaves(state: Any) -> tuple[Tensor, ...]:
+def leaves(state: Any) -> tuple[Tensor, ...]:
     parts = state if isinstance(state, tuple | list) else () if state is None else (state,)
     for part in parts:
         _check_float("state", part)
@@ -137,7 +136,7 @@ def _check_float(name: str, value: Any) -> None:
         raise DataError(fact, f"convert {name} first, for instance with .float()", "gradients(...)")
 
 
-def _batch(
+def whole_batch(
     network: nn.Module,
     x: Tensor,
     d: Tensor,

@@ -14,10 +14,10 @@ from refold.errors import DataError, RefoldError
 from refold.nn.doors import Lengths
 from refold.nn.layer import Recurrent, State
 from refold.nn.wiring import Network
+from refold.train.call import batch_error
+from refold.train.errors import Loss, Reduce, Reduction
 
-from .bptt import _batch
-from .call import batch_error
-from .errors import Loss, Reduce, Reduction
+from .bptt import whole_batch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,7 +93,7 @@ def lag_curve(
     Source  Pascanu, Mikolov & Bengio 2013, "On the difficulty of training recurrent neural networks", section 2.
     """
     layer = _layer_of(network)
-    batch = x if isinstance(x, Batch) else _batch(network, x, d, lengths, None, mask)  # type: ignore[arg-type]
+    batch = x if isinstance(x, Batch) else whole_batch(network, x, d, lengths, None, mask)  # type: ignore[arg-type]
     reduce = Reduce("sum", "sum", features)
     with torch.enable_grad(), layer.probe() as probes:
         errors = batch_error(network, batch, loss, reduce, teach=True, state=state)[1]

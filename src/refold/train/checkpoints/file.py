@@ -267,7 +267,9 @@ def _contents(path: Path, data: bytes) -> tuple[dict[str, Tensor], dict[str, Any
         raise
     except Exception as error:  # whatever a file can contain that someone gave a right checksum
         fact = f"the checksum is right, but the content is not a checkpoint's: {error!r}"
-        raise Damaged(fact, "write it with refold.train.checkpoint.write", str(path)) from error
+        raise Damaged(
+            fact, "write it with refold.train.checkpoints.file.write", str(path)
+        ) from error
 
 
 def _refuse_newer(path: Path, about: dict[str, str]) -> None:

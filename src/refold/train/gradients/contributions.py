@@ -25,10 +25,10 @@ from refold.nn.doors import Lengths
 from refold.nn.layer import Recurrent, State
 from refold.nn.stacks import Gate
 from refold.nn.wiring import FED_BACK, Network
+from refold.train.call import batch_error
+from refold.train.errors import Errors, Loss, Reduce, Reduction
 
-from .bptt import _batch, _leaves
-from .call import batch_error
-from .errors import Errors, Loss, Reduce, Reduction
+from .bptt import leaves, whole_batch
 from .sources import Cell, Head, Source
 
 
@@ -107,9 +107,9 @@ def contributions(
     Source  Pascanu, Mikolov & Bengio 2013, "On the difficulty of training recurrent neural networks", equations 3 to 5.
     """
     _check_network(network)
-    batch = _batch(network, x, d, lengths, d_lengths, mask)
+    batch = whole_batch(network, x, d, lengths, d_lengths, mask)
     reduce = Reduce(steps, sequences, features)
-    initial = _leaves(state)
+    initial = leaves(state)
     given = initial if isinstance(state, tuple | list) else next(iter(initial), None)
     with torch.enable_grad(), ExitStack() as stack:
         layers = [part for part in network.modules() if isinstance(part, Recurrent)]

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from refold.errors import CheckpointError
 
-from .checkpoint import PART, Damaged, read, write
+from .file import PART, Damaged, read, write
 
 KEPT = 2
 LOCK = "lock"
