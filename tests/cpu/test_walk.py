@@ -14,6 +14,7 @@ from refold.errors import DataError, KernelError, RefoldError
 from refold.nn.layer import Recurrent
 from refold.nn.omega import Omega, Terms
 from refold.nn.wiring import Network
+from refold.train import training
 from refold.train.errors import Reduce, network_errors
 from refold.train.fit import fit
 from refold.train.objective import Objective
@@ -255,6 +256,21 @@ def test_omega_in_the_loop_keeps_gradients_alive(tmp_path):
     assert found["with"][0] > 0.5 * found["without"][0]  # both below 0
 
 
+def test_omega_can_fade_as_training_goes_on(monkeypatch):
+    scales = []
+
+    def seen(network, omega, scale):
+        scales.append(scale)
+        return regularised(network, omega, scale)
+
+    monkeypatch.setattr(training, "regularised", seen)
+    for over in (None, 2):
+        net = Network(Recurrent("elman", 1, 3), head=1)
+        fit(net, echo(4, 5), Fit(epochs=5, omega=Omega(over=over), validation=0))
+    assert scales[:5] == [1.0] * 5
+    assert scales[5:] == pytest.approx([1, 2 / 3, 1 / 2, 2 / 5, 1 / 3])
+
+
 # What is refused
 
 
@@ -264,6 +280,7 @@ def test_refusals():
         ("k1 is 0\ngive a whole number", lambda: Truncated(0)),
         ("k2 is 1.5", lambda: Truncated(1, 1.5)),  # type: ignore[arg-type]
         ("k2 is 2 and k1 is 3: some errors would reach no step", lambda: Truncated(3, 2)),
+        ("over is 0, and must be a finite number of steps above 0", lambda: Omega(over=0)),
         ("omega is measured on the way back", lambda: Fit(omega=Omega(), gradient=RealTime())),
         ("omega is 4.0\ngive omega=rf.Omega", lambda: Fit(omega=4.0)),  # type: ignore[arg-type]
         ("gradient is 20\ngive gradient=rf.Truncated", lambda: Fit(gradient=20)),  # type: ignore[arg-type]

@@ -33,6 +33,8 @@ class Omega:
             "squared"  (|J^T delta|^2 / |delta|^2 - 1)^2, equation 10 and the released code
             "ratio" unless asked: its gradient grows as the ratio does, the other's as its cube, so that one step that
             explodes does not outweigh all others. Near a ratio of 1 "squared" is four times as large
+    over    the steps of training after which the weight has fallen to half: rf.fit counts weight / (1 + step / over).
+            The paper lets it fall so for natural data; None, the weight stays, as for made-up data
 
     Errors   RefoldError: a weight that is no number from 0 on, another form
     Example  with rf.regularised(network, rf.Omega(weight=4.0)): loss(network(x), d).backward()
@@ -41,6 +43,7 @@ class Omega:
 
     weight: float = 4.0
     form: str = "ratio"
+    over: float | None = None
 
     def __post_init__(self) -> None:
         if not _from_zero(self.weight):
@@ -49,6 +52,13 @@ class Omega:
         if self.form not in FORMS:
             fact = f'there is no form "{self.form}", there are {" and ".join(FORMS)}'
             raise RefoldError(fact, 'choose form="ratio"', "Omega")
+        if self.over is not None and not (_from_zero(self.over) and self.over > 0):
+            fact = f"over is {self.over!r}, and must be a finite number of steps above 0"
+            raise RefoldError(fact, "choose over=1000, or None", "Omega")
+
+    def left(self, step: int) -> float:
+        """Which part of the weight is left after so many steps."""
+        return 1.0 if self.over is None else 1.0 / (1.0 + step / self.over)
 
 
 @dataclass(slots=True, eq=False)

@@ -199,7 +199,8 @@ class Training:
             return torch.zeros((), device=self.device), 0.0
         if omega is None:
             return self.walk.backward(part), 0.0
-        with regularised(self.network, omega, 1.0 / share if share else 1.0) as terms:
+        scale = omega.left(self.progress.step - 1) / (share or 1.0)
+        with regularised(self.network, omega, scale) as terms:
 
             def count(begin: int, piece: float) -> None:
                 terms.piece = piece * shared.running(begin)
