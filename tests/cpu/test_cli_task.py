@@ -10,7 +10,16 @@ import torch
 from torch.testing import assert_close
 
 from refold import cells
-from refold.cli.attempt import Attempt, Exam, Judged, _verdict, built, examined, fresh
+from refold.cli.attempt import (
+    Attempt,
+    Exam,
+    Judged,
+    _verdict,
+    built,
+    examined,
+    fresh,
+    start_for,
+)
 from refold.data import tasks
 from refold.errors import RefoldError
 from refold.train.fit import Run
@@ -18,7 +27,8 @@ from refold.train.fit import Run
 # Two steps, of which the first has to be said again: learned in a second.
 EASY = (
     *("permutation", "--set", "symbols=4", "--length", 2, "--cell", "elman", "--hidden", 8),
-    *("--rate", 0.02, "--every", 20, "--steps", 400, "--held-out", 50, "--trials", 200),
+    *("--init", "torch", "--rate", 0.02, "--every", 20, "--steps", 400),
+    *("--held-out", 50, "--trials", 200),
 )
 SMALL = Attempt(
     tasks.task("temporal-order"), cells.get("lstm"), (10, 14), hidden=6, batch=4, every=3
@@ -58,12 +68,15 @@ def test_a_task_that_is_learned(refold):
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0].startswith("permutation  the first of T symbols of 4")
-    assert "T 2; elman with 8 units, torch; adam at 0.02, clip 1; batches of 20; seed 0" in lines[1]
+    assert (
+        "T 2; elman with 8 units, torch; adam at 0.02 (linear), clip 1; batches of 20; seed 0"
+        in lines[1]
+    )
     assert lines[2].startswith("solved in ") and lines[2].endswith("of 200 sequences wrong")
     assert lines[4].split()[:4] == ["2", "0.00%", "of", "200"]
     assert lines[5].split()[0] == "3" and lines[5].split()[-1] == f"{math.log(2):.4g}"
     assert "guess      ln 2" in out
-    assert "published  2 of 5 seeds" in out
+    assert "published  solved in a part of the runs only" in out
     assert " of training, " in out
 
 
@@ -91,8 +104,29 @@ def test_a_loss_in_place_of_the_criterion(told):
     assert "0.4 was asked for" in found["verdict"]
 
 
+def test_omega_is_trained_with_and_told(refold, tmp_path):
+    words = ("temporal-order", "--cell", "elman", "--length", "20..30", "--omega", 4, "--hidden", 8)
+    words += ("--steps", 6, "--every", 3, "--held-out", 20, "--trials", 50, "--init", "torch")
+    code, out, err = refold("task", *words, "--log", "ratio.jsonl")
+    assert (code, err) == (1, "")
+    assert "clip 1, Omega 4 (ratio); batches" in out
+    refold("task", *words, "--omega-form", "squared", "--log", "squared.jsonl")
+    logs = ((tmp_path / f"{form}.jsonl").read_text().splitlines() for form in ("ratio", "squared"))
+    ratio, squared = (json.loads(lines[0])["omega"] for lines in logs)
+    assert 0 < ratio < squared  # (r - 1)^2 and (r^2 - 1)^2, gradients of most steps shrink, r < 1
+
+
+def test_temporal_order_with_omega_is_learned_as_it_comes(told):
+    """Short sequences, and no setting of the optimiser or the start."""
+    words = ("temporal-order", "--cell", "elman", "--length", "10..12", "--omega", 4)
+    code, found = told(*words, "--steps", 3000, "--held-out", 200, "--trials", 1000)
+    assert code == 0 and found["exam"]["wrong"] < 0.01
+    assert (found["settings"]["start"], found["settings"]["rate"]) == ("irnn", 1e-4)
+
+
 def test_a_run_that_is_taken_up_again_ends_as_one_that_was_not(told):
     words = ("temporal-order", "--length", "10..14", "--hidden", 5, "--every", 4, "--held-out", 10)
+    words += ("--schedule", "constant")  # any other depends on how long the run is
     _, whole = told(*words, "--trials", 50, "--steps", 16)
     told(*words, "--trials", 50, "--steps", 8, "--checkpoint", "run")
     _, rest = told(*words, "--trials", 50, "--steps", 16, "--checkpoint", "run", "--resume")
@@ -207,9 +241,35 @@ def test_recurrent_weights_start_as_they_are_told_to():
     assert bool((biases >= 0).all()) and float(biases.max()) <= math.log(13)  # log U(1, T - 1)
 
 
+def test_the_start_of_sums():
+    given = replace(SMALL, cell=cells.get("elman"), hidden=60, start="irnn", gain=0.9)
+    weights = dict(built(given).named_parameters())
+    assert torch.equal(weights["layer.l0.W_h"], 0.9 * torch.eye(60))
+    assert float(weights["layer.l0.W_x"].detach().std()) == pytest.approx(0.01, rel=0.15)
+    assert not weights["layer.l0.b"].any() and weights["head.bias"].all()
+
+
+@pytest.mark.parametrize(
+    ("cell", "start"),
+    [
+        *(("lstm", "chrono"), ("gru", "chrono"), ("min_gru", "chrono")),
+        *(("elman", "irnn"), ("leaky", "irnn")),
+        ("elman_relu", "torch"),  # what is negative is lost
+        ("elman_orthogonal", "torch"),  # has a start of its own
+        *(("indrnn", "torch"), ("lru", "torch"), ("lem", "torch"), ("hopfield", "torch")),
+    ],
+)
+def test_a_cell_starts_as_it_keeps_its_past(cell, start):
+    assert start_for(cells.get(cell), 100) == start
+
+
+def test_gates_are_not_set_for_memories_of_a_step():
+    assert start_for(cells.get("lstm"), 2) == "torch"
+
+
 def test_a_start_that_there_is_not():
     with pytest.raises(
-        RefoldError, match="there is no start 'warm'\none of: torch, chrono, basic-tanh"
+        RefoldError, match="there is no start 'warm'\none of: torch, chrono, irnn, basic-tanh"
     ):
         built(replace(SMALL, start="warm"))
 
@@ -263,6 +323,7 @@ def test_what_happened_is_said_in_words(wrong, error, stopped, solved, said):
         (("copy", "--cell", "lstmm"), 'there is no cell "lstmm"'),
         (("copy", "--init", "warm"), "there is no start 'warm'"),
         (("copy", "--optimiser", "lbfgs"), "no optimiser 'lbfgs'"),
+        (("copy", "--schedule", "step"), "no schedule 'step'"),
         (("copy", "--enough", 0), "enough is 0"),
         (("copy", "--steps", 0), "--steps"),
     ],

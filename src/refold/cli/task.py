@@ -39,11 +39,20 @@ def task(
         list[str] | None, typer.Option("--set", help="A setting of the task, as tau=30.")
     ] = None,
     init: Annotated[
-        str, typer.Option(help="Recurrent weights: orthogonal, identity, chrono, basic-tanh ...")
-    ] = "torch",
+        str | None,
+        typer.Option(
+            help="How weights start: torch, orthogonal ... Else chrono where gates keep the past, "
+            "irnn where a matrix does."
+        ),
+    ] = None,
     gain: Annotated[float | None, typer.Option(help="Of an initialiser that has one.")] = None,
     optimiser: Annotated[str, typer.Option(help="adam, adamw, rmsprop, sgd or adagrad.")] = "adam",
-    rate: Annotated[float, typer.Option(help="The optimiser's step size.")] = 1e-3,
+    rate: Annotated[
+        float | None, typer.Option(help="The optimiser's step size. Else 1e-3, with irnn 1e-4.")
+    ] = None,
+    schedule: Annotated[
+        str, typer.Option(help="linear or cosine: the rate is 0 after --steps; constant, plateau.")
+    ] = "linear",
     clip: Annotated[float, typer.Option(min=0, help="Gradient norm, 0 for no clipping.")] = 1.0,
     omega: Annotated[
         float | None, typer.Option(help="Weight of Pascanu's regulariser; the paper has 4.")
@@ -83,17 +92,20 @@ def task(
         _list([tasks.task(name) for name in tasks.names()], as_json)
         return
     asked = tasks.task(name, **_set(setting or ()))
-    from .attempt import Attempt, outcome, trained
+    from .attempt import RATES, Attempt, outcome, start_for, trained
 
     rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    chosen, lengths = cells.find(cell), _length(length) or asked.lengths
+    start = init or start_for(chosen, lengths[1])
     given = Attempt(
         task=asked,
-        cell=cells.find(cell),
-        length=_length(length) or asked.lengths,
+        cell=chosen,
+        length=lengths,
         hidden=hidden,
-        start=init,
+        start=start,
         gain=gain,
-        rate=rate,
+        rate=RATES.get(start, 1e-3) if rate is None else rate,
+        schedule=schedule,
         optimiser=optimiser,
         clip=clip or None,
         omega=omega,
@@ -206,7 +218,8 @@ def _tell_attempt(console: Console, given: Attempt) -> None:
     processes = f" in each of {given.processes} processes" if given.processes > 1 else ""
     told = (
         f"  T {_range(given.length)}; {given.cell.name} with {given.hidden} units, {given.start}; "
-        f"{given.optimiser} at {given.rate:g}{clip}{omega}; batches of {given.batch}{processes}; seed {given.seed}"
+        f"{given.optimiser} at {given.rate:g} ({given.schedule}){clip}{omega}; "
+        f"batches of {given.batch}{processes}; seed {given.seed}"
     )
     console.print(told, style="dim", highlight=False, markup=False, soft_wrap=True)
 
@@ -251,6 +264,7 @@ def _data(given: Attempt, outcome: Outcome) -> dict[str, Any]:
         "hidden",
         "start",
         "rate",
+        "schedule",
         "optimiser",
         "clip",
         "omega",
