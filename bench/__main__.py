@@ -1,4 +1,4 @@
-"""`make bench`: every script, one after the other. About a quarter of an hour on two cores; let nothing else run."""
+"""`make bench`: every script, one after the other. About three quarters of an hour on two cores; let nothing else run."""
 
 import time
 
@@ -11,6 +11,7 @@ from bench import (
     dropin,
     forecast_examples,
     layer_speed,
+    memory_tasks,
     omega,
     scale,
     survival,
@@ -30,6 +31,7 @@ SCRIPTS = (
     omega,
     training_loop,
     scale,
+    memory_tasks,
     survival,
     forecast_examples,
 )
