@@ -1,4 +1,4 @@
-"""`make bench`: every script, one after the other. About three quarters of an hour on two cores; let nothing else run."""
+"""`make bench`: every script, one after the other. An hour on two cores; let nothing else run."""
 
 import time
 
