@@ -48,6 +48,7 @@ class Case:
     learn_state: bool = False
     target: str = "steps"
     omega: float | None = None
+    average: float | None = None
     times: int = 1
     save_every: int | None = None
     after: tuple[int, int, int] | None = None
@@ -89,6 +90,7 @@ def trained(
         gradient=rf.Truncated(*case.gradient) if case.gradient else rf.Full(),
         sequences=case.sequences,  # type: ignore[arg-type]
         omega=None if case.omega is None else rf.Omega(case.omega),
+        average=case.average,
         log=folder / "log.jsonl",
     )
     net = network(case, seed=1 + rank)

@@ -120,6 +120,13 @@ def test_rates_that_fall_to_the_end_of_the_run(tmp_path):
     assert found == [0.1] * 4
 
 
+def test_a_rate_that_rises_first(tmp_path):
+    found = rates(tmp_path, Falling(), warm_up=4, epochs=3, validation=0)
+    assert found == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1, 0.1])
+    found = rates(tmp_path, Falling(), warm_up=2, schedule="linear", epochs=3, validation=0)
+    assert found == pytest.approx([0.05, 0.1 * 5 / 6, 0.1 * 4 / 6, 0.05, 0.1 / 3, 0.1 / 6])
+
+
 def test_a_plateau_halves_the_rate(tmp_path):
     errors = [5.0, 4.0, 4.5, 4.5, 4.5, 4.5, 4.5]  # no better for more than two epochs: from the 6th
     network = Falling(*errors)

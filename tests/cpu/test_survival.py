@@ -64,6 +64,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "omega": {"gradient": Truncated(4, 6), "omega": Omega(2.0, "squared")},
     "plateau": {"schedule": "plateau", "optimiser": "rmsprop", "patience": 3},
     "cosine": {"schedule": "cosine", "optimiser": "adamw"},
+    "average": {"average": 0.9, "warm_up": 5},
 }
 
 

@@ -78,6 +78,7 @@ CASES = {
     "with Omega, summed": Case(omega=4.0, sequences="sum"),
     "with Omega, truncated": Case(omega=4.0, gradient=(7, 10)),
     "batches of one": Case(batch_size=1, epochs=2),
+    "an average of the weights": Case(average=0.9),
 }
 
 
@@ -314,12 +315,12 @@ def test_a_task_under_torchrun_is_the_task_with_the_doubled_batch(refold, tmp_pa
 @pytest.mark.slow
 def test_torchrun_starts_again_and_the_run_goes_on_from_its_checkpoint(tmp_path):
     (tmp_path / "killed_once.py").write_text(KILLED_ONCE)
-    saved = ("--checkpoint", "run", "--resume")
+    saved = ("--schedule", "constant", "--checkpoint", "run", "--resume")
     torchrun(tmp_path, ("-m", "refold"), *saved, "--steps", "8")
     found, said = torchrun(tmp_path, ("killed_once.py",), *saved, "--steps", "16", restarts=1)
     assert "SIGKILL" in said or "exitcode: -9" in said
     assert (found["resumed"], found["steps"]) == (8, 16)
-    whole, _ = torchrun(tmp_path, ("-m", "refold"), "--steps", "16")
+    whole, _ = torchrun(tmp_path, ("-m", "refold"), *saved[:2], "--steps", "16")
     assert found["exam"] == whole["exam"]
 
 

@@ -116,6 +116,7 @@ def _whole(run: Training, each: list[dict[str, Any]]) -> tuple[dict[str, Tensor]
         best=run.best,
         optimiser=optimiser,
         order={"state": run.order},
+        average={} if run.average is None else run.average.weights,
         **parts,
     )
     document = {
@@ -136,6 +137,8 @@ def _restore(run: Training, start: Last) -> None:
     refuse_other_settings(document["data"], run.feed.told(), path)
     restore_weights(run.network, part(tensors, "weights"), path)
     run.best = {name: t.to(run.device) for name, t in part(tensors, "best").items()}
+    if run.average is not None:
+        run.average.restore(part(tensors, "average"))
     restore_optimiser(run.optimiser, part(tensors, "optimiser"), document["optimiser"], path)
     if run.rate.scheduler:
         restore_scheduler(run.rate.scheduler, document["schedule"], path)

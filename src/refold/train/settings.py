@@ -35,7 +35,9 @@ _OPTIONAL = ("patience", "clip", "enough")
 class Fit:
     """How a network is trained. Every default stands here, once, with its reason.
 
-    Units  rate is the optimiser's step size; clip a 2-norm over all gradients, None for no
+    Units  rate is the optimiser's step size; warm_up counts steps over which the rate rises to it;
+    average is the decay, in a step, of a running average of the weights, which is what is validated
+    and kept (None: the weights themselves); clip a 2-norm over all gradients, None for no
     clipping, or an rf.Clip; patience counts epochs; validation is the fraction of time, or of
     sequences, that is cut off (see Sequences.split), 0 for none; enough is a validation error;
     log is the path of a file of JSON lines, tensorboard that of a folder.
@@ -51,6 +53,12 @@ class Fit:
     optimiser: Optimiser = "adam"
     # The one that needs no knowledge of how long a run will be.
     schedule: Schedule = "constant"
+    # Adam's first steps are large while it knows little of the gradients; a short run on a high rate
+    # gains from a rise of some dozen steps, a long one on a low rate needs none.
+    warm_up: int = 0
+    # None: the weights of the best epoch stand as they are. A decay of .98 averages over the last
+    # fifty steps or so, which is as good as a lower rate at the end.
+    average: float | None = None
     # Masters & Luschi 2018: best between 2 and 32 over many tasks; the largest is the fastest.
     # With several processes, the number of sequences for each.
     batch_size: int = 32
@@ -89,6 +97,10 @@ class Fit:
             _check_positive(name, getattr(self, name))
         if not isinstance(self.clip, Clip):
             _check_positive("clip", self.clip)
+        _check_average(self.average)
+        if isinstance(self.warm_up, bool) or not isinstance(self.warm_up, int) or self.warm_up < 0:
+            remedy = "give a number of steps, 0 for none"
+            raise RefoldError(f"warm_up is {self.warm_up!r}", remedy, "Fit(warm_up=...)")
         if not isinstance(self.validation, int | float) or not 0 <= self.validation < 1:
             fact = f"validation is {self.validation!r}"
             remedy = "give a fraction of the data below 1, or 0 for none"
@@ -155,6 +167,13 @@ def _check_among(name: str, value: Any, known: Any) -> None:
 def _check_kind(name: str, value: Any, kind: Any, example: str) -> None:
     if not isinstance(value, kind):
         raise RefoldError(f"{name} is {value!r}", f"give {name}={example}", f"Fit({name}=...)")
+
+
+def _check_average(decay: float | None) -> None:
+    number = isinstance(decay, int | float) and not isinstance(decay, bool)
+    if decay is not None and not (number and 0 < decay < 1):
+        remedy = "give a decay between 0 and 1, such as 0.98, or None"
+        raise RefoldError(f"average is {decay!r}", remedy, "Fit(average=...)")
 
 
 def _check_positive(name: str, value: float | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from refold.errors import RefoldError
 
+from .average import Average
 from .clip import Clipper
 from .errors import Reduction
 from .feed import Feed, Part, Shared, batches_of
@@ -59,9 +61,10 @@ class Training:
         self.device = next(iter(parameters.values())).device
         self.objective = Objective(network, settings.loss, settings.reduce)
         self.optimiser = optimiser_of(settings, parameters)
-        self.rate = Rate(settings.schedule, self.optimiser, settings.patience)
+        self.rate = Rate(settings.schedule, self.optimiser, settings.patience, settings.warm_up)
         self.clipper = Clipper(settings.clipping)
         self.progress = Progress()
+        self.average = None if settings.average is None else Average(settings.average, parameters)
         self.best: Weights = copied(network, parameters)
         self.order = torch.Generator().manual_seed(settings.seed).get_state()
         self.walk: Walk | None = None
@@ -141,7 +144,9 @@ class Training:
         parts = 1 if way.span is None else max(1, math.ceil(shared.steps / way.span))
         for part in range(progress.part, parts):
             done = (progress.done + len(chosen) * part / parts) / len(train.lengths)
-            self.rate.before_step((progress.epoch - 1 + done) / self.settings.epochs)
+            self.rate.before_step(
+                (progress.epoch - 1 + done) / self.settings.epochs, progress.step + 1
+            )
             taken = self._step(shared, part)
             ended = time.perf_counter()
             tokens = shared.tokens(way.span, part)
@@ -185,6 +190,8 @@ class Training:
         clipped = norm if stop else self.clipper(self.parameters, norm)
         if not stop:
             self.optimiser.step()
+            if self.average is not None:
+                self.average.take(progress.step)
         progress.met.append((loss, count))
         told = None if self.settings.omega is None else flags[2]
         return Taken(loss, norm, clipped, told, stop, flags[0] > 0, flags[1] > 0)
@@ -217,7 +224,11 @@ class Training:
     # After an epoch ---------------------------------------------------------------------------------------------------
 
     def _judge(self, told: Told) -> None:
-        """Validate, and hold on to the best weights."""
+        """Validate, and hold on to the best weights: their average, where there is one."""
+        with nullcontext() if self.average is None else self.average.in_use():
+            self._judged(told)
+
+    def _judged(self, told: Told) -> None:
         progress = self.progress
         if self.feed.held_out is None:
             progress.best_epoch, self.best = progress.epoch, copied(self.network, self.parameters)
