@@ -21,7 +21,7 @@ def quick(monkeypatch):
     """Defaults that train in no time: for what does not depend on the training."""
     monkeypatch.setattr(
         "refold.forecast.Settings",
-        lambda **given: Settings(**{"members": 1, "steps": (3,), "rates": (1e-3,), **given}),
+        lambda **given: Settings(**{"members": 1, "steps": 3, **given}),
     )
 
 

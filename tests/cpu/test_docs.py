@@ -29,6 +29,7 @@ PAGES = [
             "scale",
             "survival",
             "tasks",
+            "forecast",
         )
     ),
 ]

@@ -8,7 +8,7 @@ import pytest
 from refold.forecast import Forecaster, Settings, forecast_csv, from_frame, from_table, read_table
 from refold.forecast.clock import Clock
 
-QUICK = Settings(members=1, steps=(1,), rates=(1e-3,))
+QUICK = Settings(members=1, steps=1)
 # Each passes a change of the clock in Europe, on 2020-03-29.
 STAMPS = {
     "D": ("2020-03-01", "D"),

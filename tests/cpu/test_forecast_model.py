@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 import torch
 
-from refold.data.batch import Sequences
+from refold.data.window import Look
 from refold.errors import DataError, EquationError
 from refold.forecast import (
     Forecaster,
@@ -23,18 +23,26 @@ from refold.forecast import (
     predict_panel,
     verdict,
 )
+from refold.forecast.course import Course
+from refold.forecast.forecaster import on_panel
 from refold.forecast.model import OriginNetwork
-from refold.forecast.sequences import Layout
 
-QUICK = Settings(members=1, steps=(20, 10), rates=(3e-3, 1e-3), origins=40)
-LAYOUT = Layout(features=3, bases=2, horizon=4)
+QUICK = Settings(members=1, steps=30, origins=40)
+LOOK = Look((), horizon=4, recent=12, blocks=2)
+COURSE = Course(
+    LOOK, stride=1, origins=6, counted=4, span=9, steps=1, batch=2, hidden=8, dropout=0.0, noise=0.0,
+    lines=False,
+)  # fmt: skip
 
 
-def rows(origins: int = 6, chains: int = 2) -> torch.Tensor:
+def parts(origins: int = 6, chains: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Features, bases and expected errors at random."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(origins, chains, LAYOUT.size, generator=generator)
-    x[..., -4:] = torch.tensor([0.5, 1.0, 0.0, 10.0])  # correction, slope, offset, percent
-    return x
+    sizes = ((origins, 3), (4, 2, 4), (4, 4))
+    features, bases, expected = (
+        torch.randn(lead, chains, *rest, generator=generator) for lead, *rest in sizes
+    )
+    return features, bases, expected.abs()
 
 
 def waves(lengths=(60, 45), ids=("a", "b"), start="2020-01-01") -> pl.DataFrame:
@@ -51,56 +59,30 @@ def waves(lengths=(60, 45), ids=("a", "b"), start="2020-01-01") -> pl.DataFrame:
 
 
 def test_an_untrained_network_is_the_mean_of_its_continuations():
-    network = OriginNetwork(LAYOUT, "none", Settings()).eval()
+    network = OriginNetwork(3, 2, 4, COURSE, Settings()).eval()
     for part in (network.gate, network.correction):
         torch.nn.init.zeros_(part.weight)
-    x = rows()
-    _, bases, singles = LAYOUT.split(x)
-    torch.testing.assert_close(network(x), singles[..., :1] + bases.mean(dim=-2))
+    features, bases, expected = parts()
+    torch.testing.assert_close(network(features, bases, expected), bases.mean(dim=-2))
 
 
-def test_the_error_counts_what_exists_and_nothing_else():
-    network = OriginNetwork(LAYOUT, "none", Settings(dropout=0.0, noise=0.0))
-    x = rows()
-    z = network(x).detach()
-    d, mask = z + 1.0, torch.ones_like(z, dtype=torch.bool)
-    d[2, 0, 1], d[4, 1, 0] = 3.0 + z[2, 0, 1], float("nan")
-    mask[4, 1, 0] = False
-    data = Sequences(list(x.unbind(1)), list(d.unbind(1)), list(mask.unbind(1)))
-    error = network.error(data.batch([0, 1]))
-    expected = (mask.sum() - 1 + 3.0) / mask.sum()
-    torch.testing.assert_close(error, expected)
-    error.backward()
-    assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
-
-
-def test_the_error_of_positive_series_is_half_relative():
-    network = OriginNetwork(LAYOUT, "log", Settings(dropout=0.0, noise=0.0))
-    x = rows() * 0.2  # no outliers
-    x[..., -4:] = torch.tensor([0.5, 1.0, 0.0, 10.0])
-    z = network(x).detach()
-    f = z.exp()  # slope 1, offset 0
-    mask = torch.ones_like(z, dtype=torch.bool)
-    data = Sequences(list(x.unbind(1)), list((2 * f).unbind(1)), list(mask.unbind(1)))
-    expected = (0.5 * f + 0.5 * (200 * f / (3 * f)) / 10).mean()
-    torch.testing.assert_close(network.error(data.batch([0, 1])), expected)
-
-
-def test_an_outlier_counts_by_its_logarithm():
-    network = OriginNetwork(LAYOUT, "none", Settings(dropout=0.0, noise=0.0))
-    x = rows(1, 1)
-    d = network(x).detach() + 1020.0
-    data = Sequences(list(x.unbind(1)), list(d.unbind(1)), [torch.ones(1, 4, dtype=torch.bool)])
-    expected = torch.tensor(20 + np.log1p(1000.0), dtype=torch.float32)
-    torch.testing.assert_close(network.error(data.batch([0])), expected, rtol=1e-4, atol=0)
+def test_the_correction_is_in_units_of_the_expected_error():
+    network = OriginNetwork(3, 2, 4, COURSE, Settings()).eval()
+    features, bases, expected = parts()
+    plain = network(features, bases, 0.0 * expected)
+    once, twice = (network(features, bases, k * expected) - plain for k in (1.0, 2.0))
+    assert once.abs().max() > 0
+    torch.testing.assert_close(2 * once, twice)
 
 
 def test_later_origins_do_not_reach_earlier_forecasts():
-    network = OriginNetwork(LAYOUT, "none", Settings()).eval()
-    x = rows()
-    other = x.clone()
+    network = OriginNetwork(3, 2, 4, COURSE, Settings()).eval()
+    features, bases, expected = parts()
+    other = features.clone()
     other[4:] += 1.0
-    torch.testing.assert_close(network(x)[:4], network(other)[:4], rtol=0, atol=0)
+    first, second = network(features, bases, expected), network(other, bases, expected)
+    torch.testing.assert_close(first[:2], second[:2], rtol=0, atol=0)
+    assert (first[2:] != second[2:]).any()
 
 
 # What it learns.
@@ -112,7 +94,7 @@ def test_it_learns_what_no_naive_forecast_knows():
     sign = np.where((t // 6) % 2 == 0, 1.0, -1.0)
     y = sign * np.array([3.0, 1.0, -2.0, 2.0, -1.0, -3.0])[t % 6]
     frame = pl.DataFrame({"ds": t, "y": y})
-    found = evaluate(from_frame(frame, seasons=(6,)), 6, replace(QUICK, steps=(60, 30)))
+    found = evaluate(from_frame(frame, seasons=(6,)), 6, replace(QUICK, steps=90))
     assert found.model.metrics["MAE"] < 0.2 * found.naive.metrics["MAE"]
 
 
@@ -170,6 +152,41 @@ def test_the_shortest_series_that_is_taken():
     assert Forecaster(horizon=3, settings=QUICK).fit(frame).predict().height == 3
     with pytest.raises(DataError, match=r"(?s)has 8 points; horizon 3 needs 9.*at most 2"):
         Forecaster(horizon=3, settings=QUICK).fit(frame.head(8))
+
+
+def test_beside_a_long_series_one_point_is_enough():
+    frame = waves((1, 2, 40), ("a", "b", "c"))
+    found = Forecaster(horizon=3, settings=QUICK).fit(frame).predict()
+    assert found["y_hat"].is_finite().all() and found.height == 9
+    first = found.filter(unique_id="a")["y_hat"].to_numpy()
+    np.testing.assert_allclose(first, frame["y"][0], rtol=0.3)
+
+
+def test_networks_go_on_from_other_rows_without_training():
+    panel = from_frame(waves((60, 45)))
+    early, _ = panel.split(5)
+    fitted = fit_panel(early, 4, QUICK)
+    same = on_panel(fitted, early)
+    for first, again in zip(predict_panel(fitted), predict_panel(same), strict=True):
+        np.testing.assert_allclose(first, again, rtol=1e-5)
+    later = on_panel(fitted, panel)
+    assert later.networks is fitted.networks and later.data.scales == fitted.data.scales
+    for f, s in zip(predict_panel(later), panel.series, strict=True):
+        assert np.abs(f - s.values[-12:-8]).mean() < np.abs(f - s.values[-17:-13]).mean()
+
+
+def test_values_that_the_networks_have_no_place_for_are_refused():
+    frame = waves((30,), ("a",))
+    fitted = fit_panel(from_frame(frame), 3, QUICK)
+    spoiled = from_frame(frame.with_columns(y=pl.col("y") - 55))
+    with pytest.raises(DataError, match=r"(?s)series a is -5 at 2020-01-01.*trained on positive"):
+        on_panel(fitted, spoiled)
+
+
+def test_a_series_of_which_nothing_is_left_is_refused():
+    panel = from_frame(waves((3, 40), ("a", "b")))
+    with pytest.raises(DataError, match=r"(?s)series a has 3 points, and 3 are held out.*leave it"):
+        evaluate(panel, 3, QUICK)
 
 
 # Doors.
@@ -265,8 +282,8 @@ def test_frames_that_are_refused():
 def test_settings_that_are_refused():
     with pytest.raises(DataError, match="hidden is 0"):
         Settings(hidden=0)
-    with pytest.raises(DataError, match="1 stages of steps and 3 rates"):
-        Settings(steps=(10,))
+    with pytest.raises(DataError, match="steps is 0"):
+        Settings(steps=0)
 
 
 # The comparison.
@@ -309,7 +326,7 @@ def test_two_seasons_are_two_rows():
 
 def ranked(model: float, naive: float, linear: float) -> str:
     """The verdict for rows with these errors."""
-    found = evaluate(from_frame(waves((40,), ("a",))), 2, replace(QUICK, steps=(1, 1)))
+    found = evaluate(from_frame(waves((40,), ("a",))), 2, replace(QUICK, steps=1))
     wanted = {"Naive": naive, "Seasonal naive": naive + 1, "Linear autoregression": linear}
     rows = [
         replace(row, metrics={**row.metrics, "MAE": wanted.get(row.name, model)})
@@ -334,4 +351,4 @@ def test_a_panel_goes_through_by_hand():
     values = predict_panel(fitted)
     assert [len(v) for v in values] == [4, 4]
     assert fitted.parameters == sum(p.numel() for p in fitted.networks[0].parameters())
-    assert len(fitted.runs) == len(QUICK.steps)
+    assert [run.steps for run in fitted.runs] == [QUICK.steps] * QUICK.members

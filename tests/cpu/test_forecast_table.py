@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from refold.errors import DataError
-from refold.forecast import Columns, from_table, read_table
+from refold.forecast import Columns, from_frame, from_table, read_table
 
 
 @pytest.fixture
@@ -296,3 +296,10 @@ def test_seasons_are_found_in_numbered_steps(write):
     assert from_table(read_table(write(lines("Y", load.round(6)))), seasons=(12,)).seasons == (12,)
     noise = np.random.default_rng(0).normal(size=500).round(6)
     assert from_table(read_table(write(lines("Y", noise)))).seasons == ()
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e200])
+def test_seasons_are_found_in_numbers_of_any_size(size):
+    t = np.arange(60)
+    frame = pl.DataFrame({"ds": t, "y": size * (3 + np.sin(2 * np.pi * t / 6))})
+    assert from_frame(frame).seasons == (6,)

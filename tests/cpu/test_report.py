@@ -10,11 +10,20 @@ import pytest
 
 from refold import report
 from refold.errors import RefoldError
-from refold.forecast import Settings, evaluate, fit_panel, from_frame, predict_panel, verdict
+from refold.forecast import (
+    Band,
+    Settings,
+    backtest_panel,
+    evaluate,
+    fit_panel,
+    from_frame,
+    predict_panel,
+    verdict,
+)
 from refold.report import figures
 from refold.report.page import number
 
-QUICK = Settings(members=1, steps=(5,), rates=(1e-3,), origins=20)
+QUICK = Settings(members=1, steps=5, origins=20)
 
 
 def forecast_of(names: list[str], dates: bool = True):
@@ -163,6 +172,67 @@ def test_the_lines_are_the_data(single):
     }
     for row in found.rows:
         np.testing.assert_array_equal(drawn[row.name], row.by_horizon)
+
+
+# A backtest, and intervals.
+
+
+@pytest.fixture(scope="module")
+def tested():
+    t = np.arange(60)
+    parts = [
+        pl.DataFrame({"unique_id": [name] * 60, "ds": t, "y": 10 + i + np.sin(t / 2)})
+        for i, name in enumerate(("<one>", "two"))
+    ]
+    return backtest_panel(from_frame(pl.concat(parts)), 4, QUICK, windows=3, levels=(80.0, 95.0))
+
+
+def page_of_backtest(found):
+    figures_ = {
+        "windows": report.to_svg(report.backtest_figure(found), "windows", "windows"),
+        "errors": report.to_svg(report.errors_figure(found), "errors", "by step"),
+    }
+    return report.backtest_page(
+        found, title="t", about="a.csv", settings={"Seed": "0"}, command="refold", figures=figures_
+    )
+
+
+def test_the_page_of_a_backtest(tested):
+    page = page_of_backtest(tested)
+    tags = Tags(page)
+    words = " ".join(tags.words)
+    assert len(tags.ids) == len(set(tags.ids)) and "<one>" not in page
+    assert not re.search(r"https?:|@import|<script|<link|<img", page)
+    assert verdict(tested)[0] in words and "From each origin" in words
+    for window in tested.windows:
+        last = window.known.series[0].stamps[-1]
+        assert f"after {last}" in words
+        assert number(window.model.metrics["MASE"]) in words
+    inside = 100 * tested.model.metrics["80 % inside"]
+    assert f"{inside:.1f} %" in words and "80 % MSIS" in words
+
+
+def test_the_lines_of_a_backtest_are_the_data(tested):
+    ax = report.backtest_figure(tested).axes[1]
+    drawn = [np.asarray(line.get_ydata()) for line in ax.get_lines()]
+    for window in tested.windows:
+        assert any(np.array_equal(y, window.model.forecasts[1]) for y in drawn)
+    assert len(ax.collections) == 6  # two intervals of each window
+
+
+def test_a_fan_is_what_the_bands_are(single):
+    found, panel, values = single
+    bands = [
+        Band(95.0, tuple(v - 2 for v in values), tuple(v + 2 for v in values)),
+        Band(80.0, tuple(v - 1 for v in values), tuple(v + 1 for v in values)),
+    ]
+    ax = report.forecast_figure(found, panel, values, bands).axes[0]
+    spans = [np.asarray(c.get_paths()[0].vertices)[:, 1] for c in ax.collections]
+    assert [c.get_label() for c in ax.collections] == ["95 % interval", "80 % interval"]
+    assert spans[0].max() == pytest.approx(values[0].max() + 2)
+    assert spans[1].min() == pytest.approx(values[0].min() - 1)
+    page = page_of(single, bands=bands)
+    assert "low 95 %" in page and number(values[0][0] + 2) in page
 
 
 def test_png(single, tmp_path):

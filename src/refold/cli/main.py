@@ -17,7 +17,10 @@ from rich.text import Text
 from refold.errors import RefoldError
 
 from . import cells, doctor, draw, explain
+from .backtest import backtest
+from .fit import fit
 from .forecast import forecast
+from .predict import predict
 from .task import task
 
 app = typer.Typer(
@@ -46,6 +49,9 @@ def main(
 
 
 app.command()(forecast)
+app.command()(backtest)
+app.command()(fit)
+app.command()(predict)
 app.command()(explain.explain)
 app.command()(draw.draw)
 app.command()(cells.cells)

@@ -3,38 +3,62 @@
 read_table -> Panel -> evaluate (beside naive forecasts) / fit_panel -> predict_panel -> frame.
 """
 
-from .evaluate import Evaluation, Row, evaluate, verdict
+from .backtest import Backtest, backtest_panel, check_windows
+from .evaluate import Evaluation, Ranking, Row, compare, evaluate, interval_names, recalibrated
 from .forecaster import (
     Fitted,
-    Forecaster,
     check_length,
     fit_panel,
-    forecast_csv,
-    forecast_frame,
+    on_panel,
     predict_panel,
 )
+from .frames import Backtested, Forecaster
+from .intervals import Band, Calibration, calibrate, check_levels
 from .panel import Panel, Series, from_frame, from_table
+from .saved import Saved, read_folder, write_folder
 from .settings import Settings
 from .table import Columns, Table, read_table
+from .tables import backtest_csv, backtest_frame, forecast_csv, forecast_frame
+from .update import appended
+from .verdict import verdict
 
 __all__ = [
+    "Backtest",
+    "Backtested",
+    "Band",
+    "Calibration",
     "Columns",
     "Evaluation",
     "Fitted",
     "Forecaster",
     "Panel",
+    "Ranking",
     "Row",
+    "Saved",
     "Series",
     "Settings",
     "Table",
+    "appended",
+    "backtest_csv",
+    "backtest_frame",
+    "backtest_panel",
+    "calibrate",
     "check_length",
+    "check_levels",
+    "check_windows",
+    "compare",
     "evaluate",
     "fit_panel",
     "forecast_csv",
     "forecast_frame",
     "from_frame",
     "from_table",
+    "interval_names",
+    "on_panel",
     "predict_panel",
+    "read_folder",
     "read_table",
+    "recalibrated",
     "verdict",
+    "write_folder",
 ]

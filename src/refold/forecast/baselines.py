@@ -16,6 +16,8 @@ Floats = NDArray[np.float64]
 
 # More lags than this cost more time than they have been seen to bring.
 _MOST_LAGS = 400
+# Two numbers are fitted at least, and something has to be left to judge them by.
+_FEWEST = 4
 
 
 def naive(values: Floats, horizon: int) -> Floats:
@@ -75,12 +77,14 @@ def autoregression(
     Orders tried: 1, 2, 3, 4, 6, 8, 12, 24, and each season s as s, s + 1, 2 s, 2 s + 1, up to a
     quarter of the length. All are compared on the same rows; the best is fitted again on all.
 
-    Without a scale, the series gets its own.
+    Without a scale, the series gets its own. Of fewer than 4 points, the last one goes on.
 
     Source  Schwarz 1978 for the criterion, n log(mean squared error) + (p + 1) log n.
     """
     scale = scale or Scale.fit(values, choose_transform([values]))
     z = scale.apply(values)
+    if len(z) < _FEWEST:
+        return Autoregression(scale, 0.0, np.ones(1), z[-1:])
     order = _best_order(z, seasons)
     design = _lagged(z, order)
     solution = np.linalg.lstsq(design, z[order:], rcond=None)[0].astype(np.float64)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from refold.data.scale import choose_transform
+
 from . import baselines
 from .forecaster import Fitted, Progress, check_length, fit_panel, predict_panel
-from .metrics import NAMES, measure
+from .intervals import Band, Calibration, calibrate
+from .metrics import OF_SERIES, coverage, mase, mean_defined, measure, msis, owa, smape
+from .naive2 import naive2
 from .panel import Panel
 from .settings import Settings
 
@@ -37,14 +41,18 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Evaluation:
-    """What a held-out comparison found. ranked_by is the metric that decides."""
+class Ranking:
+    """Several methods on the same values.
 
-    known: Panel
-    held_out: Panel
+    ranked_by is the metric that decides; part says of what, and basis of how much, in words; unit
+    is what a step is called.
+    """
+
     rows: tuple[Row, ...]
     ranked_by: str
-    fitted: Fitted
+    part: str
+    basis: str
+    unit: str
 
     @property
     def model(self) -> Row:
@@ -67,26 +75,109 @@ class Evaluation:
         return value if np.isfinite(value) else float("inf")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation(Ranking):
+    """What a held-out comparison found.
+
+    naive2: the mean sMAPE and MASE of Naive2, which OWA is relative to. bands: the network's
+    intervals, where any were asked for; its row then has their coverage and score.
+    """
+
+    known: Panel
+    held_out: Panel
+    fitted: Fitted
+    naive2: tuple[float, float]
+    bands: tuple[Band, ...] = ()
+
+
 def evaluate(
-    panel: Panel, horizon: int, settings: Settings, progress: Progress | None = None
+    panel: Panel,
+    horizon: int,
+    settings: Settings,
+    progress: Progress | None = None,
+    calibration: Calibration | None = None,
+    levels: Sequence[float] = (),
 ) -> Evaluation:
     """Hold the last `horizon` points of every series out, and forecast them in every way.
 
     One series is ranked by MAE; several, whose units may differ, by MASE (by sMAPE where a MASE
-    is not defined).
+    is not defined). For intervals of `levels`, `calibration` is made on the part before.
     """
     check_length(panel, horizon, held_out=horizon)
     known, held_out = panel.split(horizon)
-    fitted = fit_panel(known, horizon, settings, progress)
-    rows = [_row(known, held_out, *simple) for simple in _simple_forecasts(fitted, horizon)]
+    return compare(fit_panel(known, horizon, settings, progress), held_out, calibration, levels)
+
+
+def compare(
+    fitted: Fitted,
+    held_out: Panel,
+    calibration: Calibration | None = None,
+    levels: Sequence[float] = (),
+) -> Evaluation:
+    """The network beside the simple forecasts, on the points that follow what it has before it."""
+    known, horizon = fitted.panel, len(held_out.series[0])
+    base = _naive2(known, held_out)
+    rows = [_row(known, held_out, base, *simple) for simple in _simple_forecasts(fitted, horizon)]
     note = f"{len(fitted.networks)} networks of {fitted.parameters:,} weights, one model for "
     note += "the series" if len(known.series) == 1 else f"all {len(known.series)} series"
-    name = f"refold {settings.cell_name}"
-    rows.append(_row(known, held_out, name, note, predict_panel(fitted), is_model=True))
-    by = "MAE" if len(known.series) == 1 else "MASE"
-    if not any(np.isfinite(row.metrics[by]) for row in rows):
-        by = "sMAPE"
-    return Evaluation(known, held_out, tuple(rows), by, fitted)
+    name, forecasts = f"refold {fitted.settings.cell_name}", predict_panel(fitted)
+    bands = calibration.bands(known, forecasts, levels) if calibration else ()
+    mine = _row(known, held_out, base, name, note, forecasts, is_model=True)
+    of_bands = [_of_band(known, held_out, band) for band in bands]
+    rows.append(
+        replace(mine, metrics={k: v for d in (mine.metrics, *of_bands) for k, v in d.items()})
+    )
+    by = ranked_by(rows, len(known.series))
+    unit = known.frequency.unit
+    part = f"the last {horizon} {unit}, held out"
+    basis = f"{horizon * len(known.series):,} held-out values from one origin: another origin may "
+    basis += "rank them otherwise"
+    return Evaluation(tuple(rows), by, part, basis, unit, known, held_out, fitted, base, bands)
+
+
+def recalibrated(
+    found: Evaluation, panel: Panel, calibration: Calibration, progress: Progress | None = None
+) -> Calibration:
+    """For intervals after the end of the panel: the held-out part gives errors too.
+
+    Where it has values that the transform has no place for, errors are measured anew.
+    """
+    if calibration.transform == choose_transform([s.values for s in panel.series]):
+        return calibration.extended(found.known, found.held_out, found.model.forecasts)
+    horizon, settings = len(found.model.forecasts[0]), found.fitted.settings
+    return calibrate(panel, horizon, settings, sides=calibration.sides, progress=progress)
+
+
+def ranked_by(rows: Sequence[Row], series: int) -> str:
+    """The metric that decides: see `evaluate`."""
+    by = "MAE" if series == 1 else "MASE"
+    return by if any(np.isfinite(row.metrics[by]) for row in rows) else "sMAPE"
+
+
+def interval_names(levels: Sequence[float]) -> tuple[str, ...]:
+    """What the metrics of intervals are called in a row, in the order of a table."""
+    return tuple(f"{level:g} % {what}" for level in levels for what in ("inside", "MSIS"))
+
+
+def _of_band(known: Panel, held_out: Panel, band: Band) -> dict[str, float]:
+    parts = list(zip(known.series, held_out.series, band.low, band.high, strict=True))
+    inside = [coverage(late.values, low, high) for _, late, low, high in parts]
+    scores = [
+        msis(late.values, low, high, band.level, early.values, known.season)
+        for early, late, low, high in parts
+    ]
+    return dict(
+        zip(interval_names([band.level]), (mean_defined(inside), mean_defined(scores)), strict=True)
+    )
+
+
+def _naive2(known: Panel, held_out: Panel) -> tuple[float, float]:
+    relative, scaled = [], []
+    for early, late in zip(known.series, held_out.series, strict=True):
+        f = naive2(early.values, len(late), known.season)
+        relative.append(smape(late.values, f))
+        scaled.append(mase(late.values, f, early.values, known.season))
+    return mean_defined(relative), mean_defined(scaled)
 
 
 def _simple_forecasts(fitted: Fitted, horizon: int) -> list[tuple[str, str, list[Floats]]]:
@@ -98,7 +189,10 @@ def _simple_forecasts(fitted: Fitted, horizon: int) -> list[tuple[str, str, list
         name = "Seasonal naive" if len(known.seasons) < 2 else f"Seasonal ({season}) naive"
         found.append((name, note, [baselines.seasonal_naive(y, horizon, season) for y in values]))
     # The same that the network is given among its continuations.
-    linear = [own.line for own in fitted.series]
+    linear = [
+        baselines.autoregression(y, known.seasons, scale)
+        for y, scale in zip(values, fitted.data.scales, strict=True)
+    ]
     orders = sorted({model.order for model in linear})
     told = str(orders[0]) if len(orders) == 1 else f"{orders[0]} to {orders[-1]}"
     note = f"least squares, order {told} by BIC, recursive, "
@@ -112,6 +206,7 @@ def _simple_forecasts(fitted: Fitted, horizon: int) -> list[tuple[str, str, list
 def _row(
     known: Panel,
     held_out: Panel,
+    base: tuple[float, float],
     name: str,
     note: str,
     forecasts: Sequence[Floats],
@@ -119,56 +214,10 @@ def _row(
 ) -> Row:
     pairs = list(zip(known.series, held_out.series, forecasts, strict=True))
     found = [measure(late.values, f, early.values, known.season) for early, late, f in pairs]
-    metrics = {metric: _mean([one[metric] for one in found]) for metric in NAMES}
+    metrics = {metric: mean_defined([one[metric] for one in found]) for metric in OF_SERIES}
+    metrics["OWA"] = owa(metrics["sMAPE"], metrics["MASE"], base)
     away = np.stack([np.abs(late.values - f) for _, late, f in pairs])
     if len(pairs) > 1:
         mase = np.array([one["MASE"] / one["MAE"] if one["MAE"] else np.nan for one in found])
         away = away * np.where(np.isfinite(mase), mase, 0.0)[:, None]
     return Row(name, note, tuple(forecasts), metrics, away.mean(axis=0), is_model)
-
-
-def _mean(values: Sequence[float]) -> float:
-    defined = [v for v in values if np.isfinite(v)]
-    return float(np.mean(defined)) if defined else float("nan")
-
-
-def verdict(found: Evaluation) -> list[str]:
-    """What the comparison says, in sentences; the first is the answer."""
-    model, naive, linear = found.model, found.naive, found.linear
-    mine, theirs, line = (found.score(row) for row in (model, naive, linear))
-    by = found.ranked_by
-    horizon = len(model.forecasts[0])
-    part = f"the last {horizon} {found.known.frequency.unit}, held out"
-    if mine < theirs:
-        first = (
-            f"The network beats the naive forecasts: on {part}, its {by} is {_number(mine)}, "
-            f"{_lower(mine, theirs)} than that of the better one ({naive.name}, {_number(theirs)})."
-        )
-    else:
-        first = (
-            f"The network does NOT beat the naive forecasts: on {part}, its {by} is "
-            f"{_number(mine)}; {naive.name} has {_number(theirs)} and costs nothing. Use that one."
-        )
-    if mine < line:
-        second = f"It is {_lower(mine, line)} than the linear autoregression's {_number(line)}."
-    elif mine == line:
-        second = "The linear autoregression is as good."
-    else:
-        second = (
-            f"The linear autoregression is better: {_number(line)}. "
-            "The series may be close to linear, or too short for a network."
-        )
-    count = horizon * len(found.known.series)
-    third = f"This rests on {count} held-out values from one origin: another origin may "
-    return [first, second, third + "rank them otherwise."]
-
-
-def _lower(mine: float, theirs: float) -> str:
-    if not np.isfinite(theirs) or theirs == 0:
-        return "lower"
-    share = 1 - mine / theirs
-    return f"{share:.0%} lower" if share >= 0.01 else "less than 1% lower"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if 10000 <= abs(value) < 1e9 else f"{value:,.4g}"

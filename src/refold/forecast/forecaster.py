@@ -1,4 +1,4 @@
-"""The forecaster: a long table in, the next values of every series out."""
+"""The forecaster: a panel in, the next values of every series out."""
 
 from __future__ import annotations
 
@@ -6,24 +6,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from numbers import Integral
-from typing import Any
 
-import narwhals as nw
 import numpy as np
-import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from refold.data.scale import Scale, choose_transform
-from refold.data.window import Look
+from refold.data.scale import Transform
+from refold.data.window import Look, Past
 from refold.errors import DataError
-from refold.ir.trace import Cell
 from refold.train.fit import Fit, Run, fit
 
-from .model import OriginNetwork
-from .panel import Panel, from_frame
-from .sequences import Known, known, last_row, layout_for, look_for, sequences
+from .course import Course, course
+from .model import OriginNetwork, forecast
+from .panel import Panel
+from .sequences import Learner, Scaled, chain, draws, past_of, scaled
 from .settings import Settings
 
 Floats = NDArray[np.float64]
@@ -31,6 +27,10 @@ Progress = Callable[[int, int], None]
 
 # Fewer known points than this leave nothing to learn from beside the horizon.
 MARGIN = 6
+# The decay of the average of the weights: over the last fifty steps.
+_AVERAGE = 0.98
+# Series that are forecast together: enough to fill the products, few enough to fit a cache.
+_TOGETHER = 512
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,9 +38,11 @@ class Fitted:
     """Networks trained on one panel, and what they need to be used."""
 
     panel: Panel
-    series: tuple[Known, ...]
-    look: Look
+    horizon: int
     settings: Settings
+    data: Scaled
+    courses: tuple[Course, ...]
+    pasts: tuple[Past, ...]
     networks: tuple[OriginNetwork, ...]
     runs: tuple[Run, ...]
     seconds: float
@@ -50,54 +52,84 @@ class Fitted:
         """Trained numbers in one network."""
         return sum(p.numel() for p in self.networks[0].parameters())
 
+    @property
+    def look(self) -> Look:
+        """What the first of the networks looks at."""
+        return self.courses[0].look
+
 
 def fit_panel(
-    panel: Panel, horizon: int, settings: Settings, progress: Progress | None = None
+    panel: Panel,
+    horizon: int,
+    settings: Settings,
+    progress: Progress | None = None,
+    transform: Transform | None = None,
 ) -> Fitted:
     """Train on every series of a panel at once.
 
-    `progress` is told after each stage: stages done, stages in all.
+    `progress` is told after each network: networks done, networks in all. `transform` None takes the
+    one that suits the values; networks that are to be shown other values later need one that suits
+    them.
 
     Errors  DataError for a series that is too short.
     """
     began = time.perf_counter()
     check_length(panel, horizon)
+    courses, usual, networks, runs = [], [], [], []
     with _one_thread():
-        parts = _train(panel, horizon, settings, progress)
-    return Fitted(panel, *parts, time.perf_counter() - began)
-
-
-def _train(
-    panel: Panel, horizon: int, settings: Settings, progress: Progress | None
-) -> tuple[tuple[Known, ...], Look, Settings, tuple[OriginNetwork, ...], tuple[Run, ...]]:
-    values = [s.values for s in panel.series]
-    transform = choose_transform(values)
-    scales = tuple(Scale.fit(y, transform) for y in values)
-    look = look_for(panel.seasons, horizon, settings)
-    own = tuple(known(s, scale, look) for s, scale in zip(panel.series, scales, strict=True))
-    data = sequences(own, look, settings)
-    per_epoch = -(-len(data) // settings.batch)
-    stages = settings.stage_steps(sum(map(len, panel.series)))
-    networks, runs = [], []
-    for member in range(settings.members):
-        seed = settings.seed * settings.members + member
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            network = OriginNetwork(layout_for(look), transform, settings)
-        for stage, (steps, rate) in enumerate(zip(stages, settings.rates, strict=True)):
-            plan = Fit(
-                epochs=-(-steps // per_epoch),
-                rate=rate,
-                batch_size=settings.batch,
-                validation=0.0,
-                patience=None,
-                seed=seed * len(stages) + stage,
-            )
-            runs.append(fit(network, data, plan))
+        data = scaled(panel, horizon, transform)
+        for member in range(settings.members):
+            way = _course(panel, horizon, settings, member)
+            past = past_of(panel, data, way)
+            network, run = _trained(past, data, way, settings, member)
+            parts = ((courses, way), (usual, past.usual), (networks, network), (runs, run))
+            for kept, one in parts:
+                kept.append(one)
             if progress:
-                progress(member * len(stages) + stage + 1, settings.members * len(stages))
-        networks.append(network)
-    return own, look, settings, tuple(networks), tuple(runs)
+                progress(member + 1, settings.members)
+        found = (tuple(courses), pasts_at_end(panel, data, courses, usual))
+    found = (*found, tuple(networks), tuple(runs))
+    return Fitted(panel, horizon, settings, data, *found, time.perf_counter() - began)
+
+
+def pasts_at_end(
+    panel: Panel, data: Scaled, courses: Sequence[Course], usual: Sequence[float]
+) -> tuple[Past, ...]:
+    """What each network looks back on from the end of the series; usual: of the panel it learned.
+
+    It is made anew after training too, where there is one that goes further back: sums that begin
+    elsewhere are rounded otherwise, and a forecast is to be the same after `load` to the last bit.
+    """
+    return tuple(
+        past_of(panel, data, way, way.origins * way.stride, one)
+        for way, one in zip(courses, usual, strict=True)
+    )
+
+
+def _course(panel: Panel, horizon: int, settings: Settings, member: int) -> Course:
+    return course(panel.seasons, horizon, [len(s) for s in panel.series], settings, member)
+
+
+def _trained(
+    past: Past, data: Scaled, way: Course, settings: Settings, member: int
+) -> tuple[OriginNetwork, Run]:
+    seed = settings.seed * settings.members + member
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = OriginNetwork(past.features, past.bases, way.look.horizon, way, settings)
+    drawn, number = draws(past, way, seed)
+    plan = Fit(
+        epochs=-(-way.steps // -(-number // way.batch)),
+        rate=settings.rate,
+        schedule="cosine",
+        warm_up=max(1, way.steps // 10),
+        average=_AVERAGE,
+        batch_size=way.batch,
+        validation=0.0,
+        patience=None,
+        seed=seed,
+    )
+    return network, fit(Learner(network, past, data, way), drawn, plan)
 
 
 @contextmanager
@@ -111,158 +143,80 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@torch.no_grad()
 def predict_panel(fitted: Fitted) -> list[Floats]:
     """The next values of every series, in its own units: one (H,) each.
 
     The mean of the networks is taken in the transformed units: for a logarithm, it is the
     geometric mean.
     """
+    parts = zip(fitted.networks, fitted.pasts, fitted.courses, strict=True)
+    with _one_thread():
+        z = torch.stack([_ahead(*part) for part in parts]).mean(dim=0)
+    return [fitted.data.invert(i, own) for i, own in enumerate(z.numpy().astype(np.float64))]
+
+
+@torch.no_grad()
+def _ahead(network: OriginNetwork, past: Past, way: Course) -> torch.Tensor:
+    """From the last column of every series: (N, H)."""
     found = []
-    for own in fitted.series:
-        x = last_row(own, fitted.look, fitted.settings).unsqueeze(1)
-        z = torch.stack([network(x)[-1, 0] for network in fitted.networks]).mean(dim=0)
-        found.append(own.scale.invert(z.numpy().astype(np.float64)))
-    return found
+    for rows in torch.arange(len(past.z)).split(_TOGETHER):
+        columns = chain(torch.full_like(rows, past.columns - 1), way)
+        found.append(forecast(network, past, rows, columns, 1)[0])
+    return torch.cat(found)
+
+
+def on_panel(fitted: Fitted, panel: Panel) -> Fitted:
+    """The same networks before other series, or before the same ones further on. Nothing is trained.
+
+    A series keeps the scale that it was trained with; a new one gets its own.
+
+    Errors  DataError for values that the transform of the networks has no place for.
+    """
+    transform = fitted.data.transform
+    refuse_outside(panel, transform)
+    names = (s.name for s in fitted.panel.series)
+    scales = dict(zip(names, fitted.data.scales, strict=True))
+    data = scaled(panel, fitted.horizon, transform, scales)
+    pasts = pasts_at_end(panel, data, fitted.courses, [past.usual for past in fitted.pasts])
+    return replace(fitted, panel=panel, data=data, pasts=pasts)
+
+
+def refuse_outside(panel: Panel, transform: Transform) -> None:
+    """Errors  DataError with the first value that has no logarithm, or no square root."""
+    if transform == "none":
+        return
+    for series in panel.series:
+        bad = series.values <= 0 if transform == "log" else series.values < 0
+        if bad.any():
+            at = int(bad.argmax())
+            stamp = panel.texts(series.stamps[at : at + 1])[0]
+            fact = f"series {series.name} is {series.values[at]:g} at {stamp}, and the networks "
+            fact += "were trained on " + (
+                "positive values" if transform == "log" else "values of 0 and more"
+            )
+            raise DataError(fact, "fit again, with these values in the table")
 
 
 def check_length(panel: Panel, horizon: int, held_out: int = 0) -> None:
-    """Is every series long enough to learn this horizon from?
+    """Is there a series to learn this horizon from, and a point of each to forecast it from?
 
-    Errors  DataError with the shortest series.
+    Errors  DataError with the longest series, or with one that has no point left.
     """
     if horizon < 1:
         raise DataError(f"the horizon is {horizon}", "give at least 1", "horizon")
-    shortest = min(panel.series, key=len)
+    longest, shortest = max(panel.series, key=len), min(panel.series, key=len)
     need = horizon + MARGIN + held_out
-    if len(shortest) < need:
-        fact = f"series {shortest.name} has {len(shortest)} points; horizon {horizon} needs {need}"
+    if len(longest) < need:
+        fact = f"series {longest.name} has {len(longest)} points"
+        fact += (
+            ", the others no more" * (len(panel.series) > 1) + f"; horizon {horizon} needs {need}"
+        )
         if held_out:
             fact += f" ({held_out} held out, {horizon} to learn from, {MARGIN} before them)"
-        longest = max(0, (len(shortest) - MARGIN) // (2 if held_out else 1))
-        remedy = f"ask for a horizon of at most {longest}" if longest else "give more points"
-        raise DataError(fact, remedy + ", or leave the short series out" * (len(panel.series) > 1))
-
-
-def forecast_frame(panel: Panel, values: Sequence[Floats]) -> pl.DataFrame:
-    """The forecasts as unique_id, ds, y_hat."""
-    horizon = len(values[0])
-    stamps = panel.aware(np.concatenate(panel.future(horizon)))
-    names = [s.name for s in panel.series for _ in range(horizon)]
-    return pl.DataFrame({"unique_id": names, "ds": stamps, "y_hat": np.concatenate(values)})
-
-
-def forecast_csv(panel: Panel, values: Sequence[Floats]) -> str:
-    """The same as CSV: dates as ISO text, without a time of day where all are midnight.
-
-    Stamps that came with an offset from UTC have one again.
-    """
-    frame = forecast_frame(panel, values)
-    if frame["ds"].dtype.is_temporal():
-        stamps = np.concatenate(panel.future(len(values[0])))
-        frame = frame.with_columns(ds=pl.Series(panel.texts(stamps, offsets=True)))
-    return frame.write_csv()
-
-
-class Forecaster:
-    """A recurrent network that learns from all series of a table and forecasts each.
-
-    cell: any cell, or the name of one in the zoo ("gru", "lstm", ...). horizon: how many steps ahead. freq: a
-    pandas offset alias; None reads it off the stamps. seasons: in steps; None takes those of the
-    calendar. Everything else is in `Settings`.
-
-    Errors  DataError for a table that cannot be forecast, naming series, stamp and row.
-
-    Example
-        >>> model = Forecaster("gru", horizon=12).fit(frame)  # columns unique_id, ds, y
-        >>> model.predict()                                   # columns unique_id, ds, y_hat
-    """
-
-    def __init__(
-        self,
-        cell: str | Cell | None = None,
-        *,
-        horizon: int,
-        freq: str | None = None,
-        seasons: Sequence[int] | None = None,
-        seed: int | None = None,
-        settings: Settings | None = None,
-    ) -> None:
-        _check(horizon, freq, seasons)
-        chosen = settings or Settings()
-        chosen = replace(chosen, cell=cell) if cell is not None else chosen
-        self.settings = replace(chosen, seed=seed) if seed is not None else chosen
-        self.horizon = horizon
-        self.freq = freq
-        self.seasons = seasons
-        self.fitted: Fitted | None = None
-        self._native: nw.Implementation | None = None
-        self._types: dict[str, Any] = {}
-
-    def fit(self, frame: Any) -> Forecaster:
-        """Learn from a long frame (pandas, polars or Arrow) with unique_id, ds and y."""
-        panel = from_frame(frame, self.freq, self.seasons)
-        self.fitted = fit_panel(panel, self.horizon, self.settings)
-        given = nw.from_native(frame)
-        self._native = given.implementation
-        # Ids that were numbers and stamps that were dates come back as such.
-        schema = dict(given.collect_schema())
-        ids, ds = schema.get("unique_id"), schema["ds"]
-        self._types = {"unique_id": ids} if ids is not None and ids.is_integer() else {}
-        clock = panel.clock
-        offset = isinstance(ds, nw.Datetime) and clock is not None and bool(clock.offset)
-        self._types |= {"ds": ds} if ds == nw.Date or offset else {}
-        return self
-
-    def predict(self) -> Any:
-        """The next `horizon` values of every series, in the kind of frame that was given."""
-        if self.fitted is None:
-            fact = "this forecaster has not been fitted"
-            raise DataError(fact, "call fit(frame) first", "Forecaster.predict")
-        values = predict_panel(self.fitted)
-        frame = forecast_frame(self.fitted.panel, values)
-        found = nw.from_native(frame)
-        if self._native is not nw.Implementation.POLARS:
-            found = _moved(frame, self._native)
-        for name, kind in self._types.items():
-            if isinstance(kind, nw.Datetime):
-                back = nw.col(name).dt.replace_time_zone(kind.time_zone)
-            else:
-                back = nw.col(name).cast(kind)
-            found = found.with_columns(back)
-        return found.to_native()
-
-
-def _moved(frame: pl.DataFrame, library: Any) -> nw.DataFrame[Any]:
-    """A frame of forecasts in another library, by way of NumPy."""
-    ds = frame["ds"]
-    zone = ds.dtype.time_zone if isinstance(ds.dtype, pl.Datetime) else None
-    columns = {
-        "unique_id": frame["unique_id"].to_list(),
-        "ds": ds.to_numpy(),  # in UTC where there is a zone
-        "y_hat": frame["y_hat"].to_numpy(),
-    }
-    found = nw.from_dict(columns, backend=library)
-    if zone is None:
-        return found
-    aware = nw.col("ds").dt.replace_time_zone("UTC").dt.convert_time_zone(zone)
-    return found.with_columns(aware)
-
-
-def _check(horizon: object, freq: object, seasons: object) -> None:
-    if not _is_whole(horizon):
-        fact = f"the horizon is {horizon!r}"
-        raise DataError(fact, "give a whole number of at least 1", "Forecaster")
-    if freq is not None and not isinstance(freq, str):
-        raise DataError(f"freq is {freq!r}", 'give text, such as "MS" or "30min"', "Forecaster")
-    if seasons is None:
-        return
-    if not isinstance(seasons, Sequence) or not all(_is_whole(s) for s in seasons):
-        fact = f"the seasons are {seasons!r}"
+        most = max(0, (len(longest) - MARGIN) // (2 if held_out else 1))
         raise DataError(
-            fact, "give whole numbers of steps, such as (12,); () for none", "Forecaster"
+            fact, f"ask for a horizon of at most {most}" if most else "give more points"
         )
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
+    if len(shortest) <= held_out:
+        fact = f"series {shortest.name} has {len(shortest)} points, and {held_out} are held out"
+        raise DataError(fact, "leave it out, or ask for a shorter horizon")

@@ -1,17 +1,16 @@
 """The forecaster's network: a recurrence over forecast origins.
 
-At every origin a window of the series, relative to its last value, is embedded; a recurrent layer
-runs over the origins; and from its output all horizons are forecast at once, as a weighted mean of
-naive continuations plus a correction:
+At every origin a window of the series, relative to its level there and in its own units, is
+embedded; a recurrent layer runs over the origins; and from its output all steps of the horizon are
+forecast at once, as a weighted mean of naive continuations plus a correction:
 
     e(t) = tanh(W features(t))
     q    = recurrence over e
     u(t) = relu(V [q(t), e(t)])
-    z(t + k) = level(t) + sum_b softmax_b(G u(t))[b, k] base(t)[b, k]
-                        + c (C u(t) + L features(t))[k]
+    z(t + k) = level(t) + sum_b softmax_b(G u(t))[b, k] base(t)[b, k] + c(t)[k] (C u(t))[k]
 
-Every origin is trained on, wherever its future is known, so one pass over a series gives as many
-forecasts as it has origins. At the start the network is the plain mean of the continuations.
+c(t)[k] is what the better naive forecast is expected to err by, k steps ahead. At the start the
+network is the plain mean of the continuations.
 
 Source  forking sequences of Wen et al. 2017 (a multi-horizon quantile recurrent forecaster).
 """
@@ -24,33 +23,33 @@ import torch
 from torch import Tensor, nn
 
 from refold import cells
-from refold.data.batch import Batch
-from refold.data.scale import Transform
+from refold.data import window
+from refold.data.window import Past
 from refold.errors import DataError
 from refold.nn.layer import Recurrent
 from refold.plan.cost import letters
 
-from .sequences import Layout, measured
+from .course import Course
 from .settings import Settings
 
-# Errors beyond this many naive errors count by their logarithm: one broken week of data is not
-# what a model should be made of.
-_OUTLIER = 20.0
+# A forecast further from the level than this many expected errors, or a factor of e^5, is none: cut
+# off before an exponential makes it rule the gradient.
+_FURTHEST = 5.0
 
 
 class OriginNetwork(nn.Module):
-    """All horizons from every origin.
+    """All steps ahead from every origin, of one panel of series.
 
-    Shapes  x (T, B, layout.size) -> z (T, B, horizon), T origins, B chains of them.
+    Shapes  rows (B,) and columns (T, B) of a Past -> (counted, B, horizon), relative to the level.
     """
 
-    def __init__(self, layout: Layout, transform: Transform, settings: Settings) -> None:
+    def __init__(
+        self, features: int, bases: int, horizon: int, course: Course, settings: Settings
+    ) -> None:
         super().__init__()
-        self.layout = layout
-        self.transform: Transform = transform
-        self.noise = settings.noise
-        hidden = settings.hidden
-        self.embed = nn.Linear(layout.features, hidden)
+        self.noise = course.noise
+        hidden = course.hidden
+        self.embed = nn.Linear(features, hidden)
         cell = cells.get(settings.cell) if isinstance(settings.cell, str) else settings.cell
         further: dict[str, Any] = dict.fromkeys(letters(cell.graph) - {"m", "n"}, hidden)
         self.recurrence = Recurrent(cell, hidden, hidden, **further)
@@ -59,53 +58,38 @@ class OriginNetwork(nn.Module):
             fact = f"cell {cell.name} reads {told}, and a forecast gives it one vector of any size"
             raise DataError(fact, 'declare one input, x=rf.Input("m")', "cell")
         self.mix = nn.Linear(self.recurrence.output_features + hidden, hidden)
-        self.gate = _quiet(nn.Linear(hidden, layout.bases * layout.horizon), 0.1)
-        self.correction = _quiet(nn.Linear(hidden, layout.horizon), 0.1)
-        self.linear = _quiet(nn.Linear(layout.features, layout.horizon), 0.0)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.gate = _quiet(nn.Linear(hidden, bases * horizon))
+        self.correction = _quiet(nn.Linear(hidden, horizon))
+        self.dropout = nn.Dropout(course.dropout)
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        features, bases, singles = self.layout.split(x)
-        level, unit = singles[..., 0:1], singles[..., 1:2]
+    def forward(self, features: Tensor, bases: Tensor, expected: Tensor) -> Tensor:
         if self.training and self.noise:
             features = features + self.noise * torch.randn_like(features)
         e = self.dropout(torch.tanh(self.embed(features)))
-        q, _ = self.recurrence(e, lengths=lengths)
-        u = self.dropout(torch.relu(self.mix(torch.cat([q, e], dim=-1))))
+        q, _ = self.recurrence(e)
+        counted = len(bases)
+        mixed = self.mix(self.dropout(torch.cat([q[-counted:], e[-counted:]], dim=-1)))
+        u = self.dropout(torch.relu(mixed))
         weights = self.gate(u).unflatten(-1, bases.shape[-2:]).softmax(dim=-2)
-        correction = self.correction(u) + self.linear(features)
-        return level + (weights * bases).sum(dim=-2) + unit * correction
-
-    def error(self, batch: Batch) -> Tensor:
-        """The mean error over all targets that exist: a scalar.
-
-        Units  naive errors (MASE); for positive series the mean of that and of the sMAPE in units
-        of the naive forecast's.
-        """
-        assert batch.d is not None and batch.mask is not None
-        z = self(batch.x, None if _full(batch) else batch.lengths)
-        _, _, singles = self.layout.split(batch.x)
-        slope, offset, percent = (singles[..., i : i + 1] for i in (2, 3, 4))
-        f = measured(z, self.transform, slope, offset)
-        # An absent target may hold anything: it is replaced before it can reach a gradient.
-        d = torch.where(batch.mask, batch.d, f.detach())
-        away = (f - d).abs()
-        error = torch.where(
-            away > _OUTLIER, _OUTLIER + torch.log1p((away - _OUTLIER).clamp(min=0.0)), away
-        )
-        if self.transform == "log":
-            relative = 200.0 * away / (f.abs() + d.abs()).clamp(min=1e-9)
-            error = 0.5 * error + 0.5 * relative / percent.clamp(min=0.1)
-        return (error * batch.mask).sum() / batch.mask.sum().clamp(min=1)
+        return (weights * bases).sum(dim=-2) + expected * self.correction(u)
 
 
-def _quiet(layer: nn.Linear, factor: float) -> nn.Linear:
+def forecast(
+    network: OriginNetwork, past: Past, rows: Tensor, columns: Tensor, last: int
+) -> Tensor:
+    """z from the last origins of every chain: (last, B, horizon)."""
+    near = columns[-last:]
+    found = network(
+        window.seen(past, rows, columns),
+        window.continuations(past, rows, near),
+        window.expected(past, rows, near),
+    )
+    return window.at(past.level, rows, near)[..., None] + found
+
+
+def _quiet(layer: nn.Linear, factor: float = 0.1) -> nn.Linear:
     """A layer that starts small: zero bias, weights times the factor."""
     nn.init.zeros_(layer.bias)
     with torch.no_grad():
         layer.weight.mul_(factor)
     return layer
-
-
-def _full(batch: Batch) -> bool:
-    return bool((batch.lengths == batch.x.shape[0]).all())

@@ -101,21 +101,31 @@ class Panel:
 
 
 def from_table(
-    table: Table, freq: str | None = None, seasons: Sequence[int] | None = None, holdout: int = 0
+    table: Table,
+    freq: str | None = None,
+    seasons: Sequence[int] | None = None,
+    holdout: int = 0,
+    like: Panel | None = None,
 ) -> Panel:
     """The panel of a file. The last `holdout` points of a series do not take part in the search
-    for seasons."""
+    for seasons. With `like`, rows are read as those of that panel: its clock, its frequency."""
     where = table.source
     frame = table.frame
     frame = frame.with_columns(_values(frame, table.columns.target, where))
     frame = _stamped(frame, f"{where}, column {table.columns.time}")
-    return _panel(frame, freq, seasons, holdout, where, table.notes)
+    return _panel(frame, freq, seasons, holdout, where, table.notes, like)
 
 
 def from_frame(
-    frame: Any, freq: str | None = None, seasons: Sequence[int] | None = None, holdout: int = 0
+    frame: Any,
+    freq: str | None = None,
+    seasons: Sequence[int] | None = None,
+    holdout: int = 0,
+    like: Panel | None = None,
 ) -> Panel:
     """The panel of a long data frame (pandas, polars, Arrow) with unique_id, ds, y.
+
+    With `like`, rows are read as those of that panel: its clock, its frequency.
 
     Errors  DataError for a frame that is not one, a column that is missing, and every fault of the
     data.
@@ -146,7 +156,8 @@ def from_frame(
         raise DataError("there are no rows", "give at least one series", where)
     table = table.with_columns(_values(table, "y", where))
     table = table.with_columns(_frame_wall(frame_["ds"]))
-    return _panel(_stamped(table, "frame, column ds"), freq, seasons, holdout, where, ())
+    stamped = _stamped(table, "frame, column ds")
+    return _panel(stamped, freq, seasons, holdout, where, (), like)
 
 
 def _column(column: nw.Series, name: str) -> pl.Series:
@@ -244,8 +255,9 @@ def _panel(
     holdout: int,
     where: str,
     notes: Sequence[str],
+    like: Panel | None,
 ) -> Panel:
-    frame, clock = _on_one_clock(_whole(frame, where))
+    frame, clock = _on_one_clock(_whole(frame, where), where, like)
     told = [] if clock is None else [clock.note]
     placed = _ordered(frame)
     if not placed["row"].equals(frame["row"]):
@@ -253,19 +265,23 @@ def _panel(
     frame = placed
     groups = frame.partition_by("unique_id", maintain_order=True)
     stamps = [_array(group["ds"]) for group in groups]
-    frequency = (
-        calendar.infer(stamps) if freq is None else calendar.parse(freq, np.concatenate(stamps))
-    )
+    frequency = like.frequency if like else _frequency(stamps, freq)
     for group, own in zip(groups, stamps, strict=True):
         _check_spacing(group, own, frequency, where)
     series = tuple(
         Series(group["unique_id"][0], own, group["y"].to_numpy().astype(np.float64))
         for group, own in zip(groups, stamps, strict=True)
     )
+    if like:
+        return replace(like, series=series, notes=(*notes, *told))
     found, how = find_seasons([one.values for one in series], frequency, seasons, holdout)
     said = "given" if freq else "read off the stamps"
     notes = (*notes, *told, f"frequency {frequency.alias} ({frequency.unit}), {said}", how)
     return Panel(series, frequency, found, clock, notes)
+
+
+def _frequency(stamps: list[Stamps], freq: str | None) -> Frequency:
+    return calendar.infer(stamps) if freq is None else calendar.parse(freq, np.concatenate(stamps))
 
 
 def _whole(frame: pl.DataFrame, where: str) -> pl.DataFrame:
@@ -291,9 +307,13 @@ def _whole(frame: pl.DataFrame, where: str) -> pl.DataFrame:
     return frame
 
 
-def _on_one_clock(frame: pl.DataFrame) -> tuple[pl.DataFrame, Clock | None]:
+def _on_one_clock(
+    frame: pl.DataFrame, where: str, like: Panel | None
+) -> tuple[pl.DataFrame, Clock | None]:
     """Stamps without a zone, and what they then mean."""
     ds, zone = frame["ds"], _zone(frame["ds"])
+    if like:
+        _refuse_other_stamps(ds, like, where)
     if zone is None:
         return frame, None
     utc = ds.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
@@ -301,8 +321,27 @@ def _on_one_clock(frame: pl.DataFrame) -> tuple[pl.DataFrame, Clock | None]:
         wall, zone = frame["wall"], offset_of(frame["wall"], utc)
     else:
         wall = ds.dt.replace_time_zone(None)
+    if like and like.clock:
+        if like.clock.zone and not like.clock.offset:  # the same moment by the clock of that place
+            wall = ds.dt.convert_time_zone(like.clock.zone).dt.replace_time_zone(None)
+        return frame.with_columns((utc if like.clock.utc else wall).alias("ds")), like.clock
     stamps, clock = read_clock(wall, utc, frame["unique_id"], zone)
     return frame.with_columns(stamps.alias("ds")), clock
+
+
+def _refuse_other_stamps(ds: pl.Series, like: Panel, where: str) -> None:
+    """Errors  DataError where dates meet numbers, or stamps with a zone those without."""
+    numbered = like.series[0].stamps.dtype.kind == "i"
+    if ds.dtype.is_integer() != numbered:
+        kinds = ("whole numbers", "dates")
+        here, known = kinds if ds.dtype.is_integer() else kinds[::-1]
+        raise DataError(
+            f"the time column holds {here}, the known rows {known}", f"give {known}", where
+        )
+    if (_zone(ds) is None) != (like.clock is None):
+        here, known = ("no", "one") if _zone(ds) is None else ("one", "none")
+        fact = f"the stamps have {here} time zone, the known rows have {known}"
+        raise DataError(fact, "write them as the known rows are written", where)
 
 
 def _ordered(frame: pl.DataFrame) -> pl.DataFrame:

@@ -46,6 +46,8 @@ def _seen_seasons(series: Sequence[Floats]) -> tuple[int, ...]:
     if len(values) < 12:
         return ()
     steps = np.diff(values)
+    # The squares of very small or large steps are no longer numbers: their size comes first.
+    steps = steps / (float(np.abs(steps).max()) or 1.0)
     if not steps.std() > 0:
         return ()
     r = _autocorrelation(steps)[: min(len(steps) // 3, 1000)]

@@ -1,143 +1,184 @@
-"""From a panel to what the network is trained on: one row of numbers per origin.
-
-A row holds what is known at its origin, and what the error needs to be measured in the units of
-the series. `Layout` says which columns are which.
-"""
+"""From a panel to what a network is trained on: chains of origins, drawn anew in every epoch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from refold.data import window
-from refold.data.batch import Sequences
-from refold.data.scale import Scale, Transform
-from refold.data.window import Look
+from refold.data.batch import Batch, Sequences
+from refold.data.scale import Scale, Transform, choose_transform
+from refold.data.window import Past
 
-from .baselines import Autoregression, autoregression
+from .baselines import autoregression
+from .course import Course
 from .metrics import naive_error, smape
-from .panel import Series
-from .settings import Settings
+from .model import OriginNetwork, forecast
+from .panel import Panel
 
 Floats = NDArray[np.float64]
 
-# Features further out than this are outliers: cut, so that none rules a product.
-_LIMIT = 6.0
-# A stride that grows with the length: chains then reach far back where there is much to see.
-_SPREAD = 120
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """The columns of a row: features, bases (bases x horizon), then single numbers.
-
-    level: z at the origin. correction: the unit of the correction. slope, offset: z into the units
-    of the error. percent: the in-sample sMAPE of the seasonal naive forecast.
-    """
-
-    features: int
-    bases: int
-    horizon: int
-
-    @property
-    def size(self) -> int:
-        """The number of columns."""
-        return self.features + self.bases * self.horizon + 5
-
-    def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x (..., size) as features (..., F), bases (..., B, H) and the singles (..., 5)."""
-        parts = x.split([self.features, self.bases * self.horizon, 5], dim=-1)
-        return parts[0], parts[1].unflatten(-1, (self.bases, self.horizon)), parts[2]
-
-
-def look_for(seasons: tuple[int, ...], horizon: int, settings: Settings) -> Look:
-    """How far back to look, from the seasons and the horizon."""
-    season = seasons[0] if seasons else 1
-    recent = min(max(season, horizon, 12), settings.recent)
-    return Look(seasons, horizon, recent, settings.blocks)
-
-
-def layout_for(look: Look) -> Layout:
-    """The columns that `_rows` writes."""
-    inner = len(look.names) - 1  # beside the last value and the mean, the autoregression
-    return Layout(look.recent + look.blocks + inner * look.horizon + 1, inner + 2, look.horizon)
-
-
-def stride_for(length: int, look: Look) -> int:
-    """Steps between origins: a divisor of the season, so that all are at one phase of it.
-
-    The smallest that makes at most 120 origins of a series; a season at most.
-    """
-    wanted = length / _SPREAD
-    divisors = [s for s in range(1, look.season + 1) if look.season % s == 0]
-    return next((s for s in divisors if s >= wanted), look.season)
-
-
-def first_origin(length: int, look: Look) -> int:
-    """The first origin that counts: after a season, or 6 points, where the series has them."""
-    return min(max(look.season, 6), max(1, length // 3)) - 1
+# Errors beyond this many naive errors count by their logarithm: one broken week of data is not
+# what a model should be made of.
+_OUTLIER = 20.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Known:
-    """One series as the network sees it.
+class Scaled:
+    """A panel as networks see it, and how its errors are measured.
 
-    z (N,) is the scaled series, padded the same with its first season in front; line its linear
-    autoregression, one of the continuations; singles the numbers of Layout but the level.
+    values: each series' logarithm, root or plain values, shifted, and divided by its deviation
+    unless it is a logarithm, whose differences have no unit. slope, offset (N,): from there to
+    naive errors. usual: the naive forecast's mean sMAPE and MASE over the last horizon.
     """
 
-    z: Floats
-    padded: Floats
-    scale: Scale
-    line: Autoregression
-    singles: Floats
+    values: tuple[Floats, ...]
+    scales: tuple[Scale, ...]
+    transform: Transform
+    slope: Tensor
+    offset: Tensor
+    usual: tuple[float, float]
+
+    def invert(self, i: int, z: Floats) -> Floats:
+        """Of series i, back to its units."""
+        scale = self.scales[i]
+        return scale.invert(z / scale.unit if self.transform == "log" else z)
 
 
-def known(series: Series, scale: Scale, look: Look) -> Known:
-    """What is derived from a series once, before any origin is looked at."""
-    z = scale.apply(series.values)
-    line = autoregression(series.values, look.seasons, scale)
-    return Known(z, window.pad(z, look), scale, line, _singles(series.values, scale, look))
+def scaled(
+    panel: Panel,
+    horizon: int,
+    transform: Transform | None = None,
+    scales: Mapping[str, Scale] = MappingProxyType({}),
+) -> Scaled:
+    """What is derived from all series once, before any origin is looked at.
 
-
-def training_rows(
-    own: Known, look: Look, settings: Settings
-) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Chains of origins over one series: x (T, size), d (T, H) and mask (T, H) for each.
-
-    d is in the units of the error, see `measured`.
+    transform: None takes the one that suits the values. scales: those of series, by name, that have
+    one already.
     """
-    first, stride, steps = _grid(own, look, settings)
-    slope, offset = _tensor(own.singles[1:3])
-    xs, ds, masks = [], [], []
-    for chain in window.origin_grid(len(own.z), stride, steps, first):
-        origins = np.maximum(chain, first)
-        goal, exists = window.targets(own.z, origins, look.horizon)
-        exists &= (chain >= first)[:, None]
-        if exists.any():
-            xs.append(_tensor(_rows(own, origins, look)))
-            ds.append(measured(_tensor(goal), own.scale.transform, slope, offset))
-            masks.append(torch.from_numpy(exists))
-    return xs, ds, masks
+    own = [s.values for s in panel.series]
+    transform = transform or choose_transform(own)
+    each = tuple(scales.get(s.name) or Scale.fit(s.values, transform) for s in panel.series)
+    units = [s.unit if transform == "log" else 1.0 for s in each]
+    values = tuple(s.apply(y) * u for s, y, u in zip(each, own, units, strict=True))
+    lag = naive_lag(panel.seasons, horizon)
+    errors = np.array([_naive_unit(y, lag) for y in own])
+    slope, offset = _into_errors(transform, each, errors)
+    return Scaled(values, each, transform, slope, offset, _usual(own, errors, horizon, lag))
 
 
-def last_row(own: Known, look: Look, settings: Settings) -> Tensor:
-    """The chain that ends at the last point: x (T, size)."""
-    first, stride, steps = _grid(own, look, settings)
-    chain = len(own.z) - 1 - stride * np.arange(steps - 1, -1, -1)
-    return _tensor(_rows(own, np.maximum(chain, first), look))
+def naive_lag(seasons: tuple[int, ...], horizon: int) -> int:
+    """The lag of the naive forecast that there is to beat: a season where one passes."""
+    return seasons[0] if seasons and seasons[0] <= horizon else 1
 
 
-def _grid(own: Known, look: Look, settings: Settings) -> tuple[int, int, int]:
-    """The first origin, the stride, and the number of origins in a chain."""
-    first = first_origin(len(own.z), look)
-    stride = stride_for(len(own.z), look)
-    return first, stride, min(settings.origins, max(2, -(-(len(own.z) - first) // stride)))
+def _naive_unit(values: Floats, lag: int) -> float:
+    """The in-sample naive error. A series that never changes still needs a unit."""
+    level = float(np.abs(values).mean()) or 1.0
+    return max(naive_error(values, lag), 1e-3 * level)
+
+
+def _into_errors(
+    transform: Transform, scales: Sequence[Scale], errors: Floats
+) -> tuple[Tensor, Tensor]:
+    unit, centre = (np.array([getattr(s, name) for s in scales]) for name in ("unit", "centre"))
+    if transform == "log":
+        slope, offset = np.ones_like(unit), centre - np.log(errors)
+    elif transform == "sqrt":
+        slope, offset = unit / np.sqrt(errors), centre / np.sqrt(errors)
+    else:
+        slope, offset = unit / errors, np.zeros_like(unit)
+    return torch.from_numpy(slope).float(), torch.from_numpy(offset).float()
+
+
+def _usual(values: Sequence[Floats], errors: Floats, horizon: int, lag: int) -> tuple[float, float]:
+    """Mean sMAPE and MASE of the naive forecast of the last horizon, as far as it is there."""
+    percent, scaled_ = [], []
+    for y, error in zip(values, errors, strict=True):
+        ahead = min(horizon, len(y) - lag)
+        if ahead < 1:
+            continue
+        origin = len(y) - ahead
+        f = y[origin - lag + np.arange(ahead) % lag]
+        percent.append(smape(y[origin:], f))
+        scaled_.append(np.abs(y[origin:] - f).mean() / error)
+    if not percent:
+        return 1.0, 1.0
+    return max(float(np.mean(percent)), 0.1), max(float(np.mean(scaled_)), 0.01)
+
+
+def past_of(
+    panel: Panel, data: Scaled, course: Course, most: int | None = None, usual: float | None = None
+) -> Past:
+    """The panel as tensors, as far back as this course looks, or `most` steps.
+
+    usual: the width that is usual in the panel that was trained on; None measures it here.
+    """
+    if most is None:
+        most = course.span + (course.origins + 1) * course.stride
+    lines = None
+    if course.lines:
+        lines = [_lines(s.values, data, i, course, most) for i, s in enumerate(panel.series)]
+    return window.past(data.values, course.look, most, lines, usual)
+
+
+def _lines(values: Floats, data: Scaled, i: int, course: Course, most: int) -> Floats:
+    """The linear autoregression's forecasts from the last steps of a series: (most, H)."""
+    scale = data.scales[i]
+    line = autoregression(values, course.look.seasons, scale)
+    z = scale.apply(values)
+    padded = np.concatenate([np.repeat(z[0], line.order), z])
+    origins = np.arange(max(0, len(z) - most), len(z))
+    lags = padded[origins[:, None] + line.order - np.arange(line.order)]
+    unit = scale.unit if data.transform == "log" else 1.0
+    return line.ahead(lags, course.look.horizon) * unit
+
+
+class Learner(nn.Module):
+    """A network with the panel it learns from: what `fit` is given.
+
+    Shapes  a batch is x (1, B, 2): of each chain the series, and the column of its last origin.
+    """
+
+    def __init__(self, network: OriginNetwork, past: Past, data: Scaled, course: Course) -> None:
+        super().__init__()
+        self.network = network
+        self._past, self._data, self._course = past, data, course
+        self._first = first_origins(past, course)
+
+    def error(self, batch: Batch) -> Tensor:
+        """The mean error over all targets that exist: a scalar.
+
+        Units  naive errors; for positive series the mean of that and of the sMAPE, each in units of
+        what the naive forecast has on average.
+        """
+        past, course = self._past, self._course
+        rows, ends = batch.x[0].long().unbind(-1)
+        columns = chain(ends, course)
+        near = columns[-course.counted :]
+        z = forecast(self.network, past, rows, columns, course.counted)
+        goal, exists = window.targets(past, rows, near)
+        exists = exists & (near >= self._first[rows])[..., None]
+        return self._measured(z, goal, exists, rows)
+
+    def _measured(self, z: Tensor, goal: Tensor, exists: Tensor, rows: Tensor) -> Tensor:
+        data = self._data
+        slope, offset = data.slope[rows][:, None], data.offset[rows][:, None]
+        f, d = (measured(part, data.transform, slope, offset) for part in (z, goal))
+        away = (f - d).abs()
+        beyond = _OUTLIER + torch.log1p((away - _OUTLIER).clamp(min=0.0))
+        percent, errors = data.usual
+        error = torch.where(away > _OUTLIER, beyond, away) / errors
+        if data.transform == "log":
+            relative = 200.0 * torch.tanh(0.5 * (z - goal).abs())
+            error = 0.5 * error + 0.5 * relative / percent
+        return (error * exists).sum() / exists.sum().clamp(min=1)
 
 
 def measured(z: Tensor, transform: Transform, slope: Tensor, offset: Tensor) -> Tensor:
@@ -152,53 +193,39 @@ def measured(z: Tensor, transform: Transform, slope: Tensor, offset: Tensor) -> 
     return g.clamp(min=0.0).square() if transform == "sqrt" else g
 
 
-def sequences(series: Sequence[Known], look: Look, settings: Settings) -> Sequences:
-    """All chains of all series."""
-    parts = [training_rows(own, look, settings) for own in series]
-    xs, ds, masks = ([one for part in parts for one in part[i]] for i in range(3))
-    return Sequences(xs, ds, masks)
+def chain(ends: Tensor, course: Course) -> Tensor:
+    """The origins of chains that end at these columns: (T, B)."""
+    back = course.stride * torch.arange(course.origins - 1, -1, -1)
+    return ends - back[:, None]
 
 
-def _rows(own: Known, origins: NDArray[np.int64], look: Look) -> Floats:
-    padded, singles = own.padded, own.singles
-    lags = window.recent_values(padded, origins, own.line.order, look)
-    line = own.line.ahead(lags, look.horizon)[:, None]
-    bases = np.concatenate([window.continuations(padded, origins, look), line], axis=1)
-    level = own.z[origins][:, None]
-    width = np.maximum(window.spread(padded, origins, look)[:, None], 0.5 * singles[0])
-    near = np.concatenate(
-        [
-            window.recent_values(padded, origins, look.recent, look),
-            window.block_means(padded, origins, look),
-            # The last value and the mean are among the other features.
-            np.delete(bases, [0, len(look.names) - 1], axis=1).reshape(len(origins), -1),
-        ],
-        axis=1,
-    )
-    features = np.concatenate([(near - level) / width, np.log(width)], axis=1)
-    relative = (bases - level[:, None]).reshape(len(origins), -1)
-    constant = np.broadcast_to(singles, (len(origins), len(singles)))
-    return np.concatenate([features.clip(-_LIMIT, _LIMIT), relative, level, constant], axis=1)
+def first_origins(past: Past, course: Course) -> Tensor:
+    """The first column whose error counts: after a season, or 6 points, where there are as many."""
+    length = past.columns - past.first
+    wait = torch.minimum(torch.tensor(max(course.look.season, 6)), (length // 3).clamp(min=1))
+    return torch.maximum(past.first + wait - 1, torch.tensor(past.columns - course.span))
 
 
-def _singles(values: Floats, scale: Scale, look: Look) -> Floats:
-    """(correction, slope, offset, percent) of one series; see Layout."""
-    z = scale.apply(values)
-    lag = look.season if len(z) > look.season else 1
-    steps = (np.abs(np.diff(z)).mean(), np.abs(z[lag:] - z[:-lag]).mean())
-    # A series that never changes, or repeats itself exactly, still needs a unit.
-    correction = max(float(min(steps)), 1e-3)
-    level = float(np.abs(values).mean()) or 1.0
-    unit = max(naive_error(values, look.season), 1e-3 * level)
-    percent = max(smape(values[lag:], values[:-lag]), 0.1)
-    if scale.transform == "log":
-        slope, offset = scale.unit, scale.centre - np.log(unit)
-    elif scale.transform == "sqrt":
-        slope, offset = scale.unit / np.sqrt(unit), scale.centre / np.sqrt(unit)
-    else:
-        slope, offset = scale.unit / unit, 0.0
-    return np.array([correction, slope, offset, percent])
+def draws(past: Past, course: Course, seed: int) -> tuple[Callable[[int], Sequences], int]:
+    """What an epoch trains on, and how many chains that are.
 
+    For each series as many as cover it together; of few series, as many as fill a batch. Their ends
+    are shifted by chance by less than a stride: in the course of the epochs every step is an origin.
+    """
+    apart = course.counted * course.stride
+    length = torch.tensor(past.columns) - first_origins(past, course)
+    pieces = [max(1, -(-int(n) // apart)) for n in length]
+    again = min(course.stride, max(1, -(-course.batch // sum(pieces))))
+    series = torch.tensor([i for i, n in enumerate(pieces) for _ in range(n)]).repeat(again)
+    piece = torch.tensor([k for n in pieces for k in range(n)]).repeat(again)
+    turn = torch.arange(again).repeat_interleave(sum(pieces))
 
-def _tensor(values: Floats) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values)).to(torch.float32)
+    def drawn(epoch: int) -> Sequences:
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        chance = torch.randint(course.stride, (len(series),), generator=generator)
+        shift = (chance + turn * course.stride // again) % course.stride
+        ends = past.columns - 1 - shift - piece * apart
+        both = torch.stack([series, ends], dim=-1).float()
+        return Sequences([row[None] for row in both])
+
+    return drawn, len(series)

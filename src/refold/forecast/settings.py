@@ -1,7 +1,7 @@
-"""How the forecaster is built and trained. Every default stands here once, with its reason.
+"""What may be set of the forecaster. What is None follows from the panel: the rules are in course.py.
 
-All were chosen on the last points of training parts (several origins, six series of monthly,
-weekly and half-hourly spacing together), never on a held-out test part and for no single series.
+All were chosen on the last points of training parts, never on a held-out test part and for no
+single series.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ class Settings:
     # The GRU and the LSTM came out level on validation; the GRU has fewer weights.
     cell: str | Cell = "gru"
     # Every further size that a cell asks for, beside m and n, is `hidden` as well.
-    hidden: int = 48
-    # Enough to carry a slow cycle (100 are no better), and few enough for a loop in Python.
-    origins: int = 64
+    hidden: int | None = None
+    # Origins in a chain whose error counts.
+    origins: int | None = None
     # Single values seen directly; further back the network sees means over whole widths.
     recent: int = 48
     blocks: int = 6
-    # One series has few origins: without these two, the network learns them by heart.
-    dropout: float = 0.2
-    noise: float = 0.2
-    # Steps of the optimiser, and the rate of each stage: fast, then finer.
-    steps: tuple[int, ...] = (60, 30, 30)
-    rates: tuple[float, ...] = (3e-3, 1e-3, 3e-4)
-    batch: int = 16
-    # Forecasts of networks from several starts are averaged: their errors differ in part.
+    # Few series have few origins: without these two, a network learns them by heart.
+    dropout: float | None = None
+    noise: float | None = None
+    # Steps of the optimiser. The rate rises to its height, then falls as a cosine.
+    steps: int | None = None
+    rate: float = 3e-3
+    batch: int | None = None
+    # Forecasts of networks that look at other windows, from other starts, are averaged.
     members: int = 3
     seed: int = 0
 
@@ -48,22 +48,12 @@ class Settings:
             )
         if isinstance(self.seed, bool) or not isinstance(self.seed, Integral):
             raise DataError(f"the seed is {self.seed!r}", "give a whole number", "Settings")
-        for name in ("hidden", "origins", "recent", "blocks", "batch", "members"):
-            if getattr(self, name) < 1:
-                raise DataError(f"{name} is {getattr(self, name)}", "give at least 1", "Settings")
-        if len(self.steps) != len(self.rates):
-            fact = f"there are {len(self.steps)} stages of steps and {len(self.rates)} rates"
-            raise DataError(fact, "give a rate for each stage", "Settings")
+        for name in ("hidden", "origins", "recent", "blocks", "steps", "batch", "members"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise DataError(f"{name} is {value}", "give at least 1", "Settings")
 
     @property
     def cell_name(self) -> str:
         """What to call the cell in a table."""
         return self.cell if isinstance(self.cell, str) else self.cell.name
-
-    def stage_steps(self, points: int) -> tuple[int, ...]:
-        """The steps of each stage for so many points in all series together.
-
-        The steps above suit about 500 points; fewer are sooner known by heart.
-        """
-        factor = min(4.0, max(0.5, (points / 500) ** 0.5))
-        return tuple(max(1, round(n * factor)) for n in self.steps)

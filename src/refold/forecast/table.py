@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -52,6 +52,10 @@ class Table:
     name: str
     source: str
     notes: tuple[str, ...]
+
+    def under(self, name: str) -> Table:
+        """The same rows as those of one series of that name."""
+        return replace(self, frame=self.frame.with_columns(unique_id=pl.lit(name)))
 
 
 def read_table(

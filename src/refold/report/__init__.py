@@ -1,9 +1,20 @@
 """Reports: figures and a page that needs nothing but itself. The only room that draws."""
 
-from .figures import errors_figure, forecast_figure, is_own_png, require_plots, to_png, to_svg
-from .page import forecast_page
+from .figures import (
+    backtest_figure,
+    errors_figure,
+    forecast_figure,
+    is_own_png,
+    require_plots,
+    to_png,
+    to_svg,
+)
+from .page import backtest_page, cell_text, forecast_page
 
 __all__ = [
+    "backtest_figure",
+    "backtest_page",
+    "cell_text",
     "errors_figure",
     "forecast_figure",
     "forecast_page",

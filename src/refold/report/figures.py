@@ -11,19 +11,20 @@ import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from refold.errors import RefoldError
-from refold.forecast import Evaluation, Panel
+from refold.forecast import Backtest, Band, Evaluation, Panel, Ranking
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Floats = NDArray[np.float64]
+Stamps = NDArray[Any]
 
 # Blue and orange of Okabe & Ito 2008, darkened to 4.5:1 on white: told apart by all readers.
 INK = {
@@ -49,22 +50,22 @@ def require_plots() -> None:
         raise RefoldError(fact, remedy)
 
 
-def forecast_figure(found: Evaluation, panel: Panel, forecasts: Sequence[Floats]) -> Figure:
+def forecast_figure(
+    found: Evaluation, panel: Panel, forecasts: Sequence[Floats], bands: Sequence[Band] = ()
+) -> Figure:
     """The end of each history, what was forecast of the held-out part, and the forecast.
 
-    One panel per series, the first six of them.
+    One panel per series, the first six of them; intervals as a fan around each forecast.
     """
-    number = min(len(panel.series), _MOST_PANELS)
-    columns = 1 if number == 1 else 2
-    rows = -(-number // columns)
-    figure = _figure(9.6, 4.3 if rows == 1 else 2.5 * rows + 0.7)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    figure, axes = _panels(panel)
     futures = panel.future(len(forecasts[0]))
     for i, (ax, series) in enumerate(zip(axes, panel.series, strict=False)):
         tail = _tail(len(series), len(forecasts[0]), panel.season)
         stamps, values = series.stamps[-tail:], series.values[-tail:]
         held = found.held_out.series[i].stamps
         ax.axvspan(held[0], held[-1], color=INK["shade"], zorder=0, lw=0)
+        _fan(ax, held, found.bands, i, INK["test"], ahead=False)
+        _fan(ax, futures[i], bands, i, INK["model"], ahead=True)
         ax.plot(stamps, values, color=INK["history"], lw=1.3, label="observed")
         ax.plot(
             held,
@@ -80,16 +81,66 @@ def forecast_figure(found: Evaluation, panel: Panel, forecasts: Sequence[Floats]
         ax.plot(ahead, joined, color=INK["model"], lw=2.2, label="forecast")
         _style(ax, stamps.dtype.kind == "M")
         ax.set_title(series.name, loc="left", fontsize=10, color=INK["text"])
-    for ax in axes[number:]:
-        ax.set_visible(False)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside upper left", ncols=3, frameon=False, labelcolor=INK["text"]
-    )
+    _legend(figure, axes[0])
     return figure
 
 
-def errors_figure(found: Evaluation) -> Figure:
+def backtest_figure(found: Backtest) -> Figure:
+    """The end of each series and what was forecast of it from each origin; the first six series."""
+    figure, axes = _panels(found.panel)
+    for i, (ax, series) in enumerate(zip(axes, found.panel.series, strict=False)):
+        first = len(found.windows[0].known.series[i])
+        horizon = len(found.model.by_horizon)
+        start = max(0, first - _tail(first, horizon, found.panel.season))
+        stamps = series.stamps[start:]
+        for window in found.windows:
+            ahead = window.held_out.series[i].stamps
+            _fan(ax, ahead, window.bands, i, INK["model"], ahead=window is found.windows[0])
+            cutoff = window.known.series[i].stamps[-1]
+            ax.axvline(cutoff, color=INK["rule"], lw=0.9, zorder=0)
+        ax.plot(stamps, series.values[start:], color=INK["history"], lw=1.3, label="observed")
+        for window in found.windows:
+            label = "forecast, each from its origin" if window is found.windows[0] else None
+            ahead = window.held_out.series[i].stamps
+            ax.plot(ahead, window.model.forecasts[i], color=INK["model"], lw=1.8, label=label)
+        _style(ax, stamps.dtype.kind == "M")
+        ax.set_title(series.name, loc="left", fontsize=10, color=INK["text"])
+    _legend(figure, axes[0])
+    return figure
+
+
+def _panels(panel: Panel) -> tuple[Figure, list[Axes]]:
+    """A figure with room for each series, and the places in it."""
+    number = min(len(panel.series), _MOST_PANELS)
+    columns = 1 if number == 1 else 2
+    rows = -(-number // columns)
+    figure = _figure(9.6, 4.3 if rows == 1 else 2.5 * rows + 0.7)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+    for ax in axes[number:]:
+        ax.set_visible(False)
+    return figure, axes
+
+
+def _fan(
+    ax: Axes, stamps: Stamps, bands: Sequence[Band], i: int, colour: str, *, ahead: bool
+) -> None:
+    """The intervals of one forecast, the widest behind the others; `ahead` puts them in the legend."""
+    for rank, band in enumerate(sorted(bands, key=lambda band: -band.level)):
+        label = f"{band.level:g} % interval" if ahead else None
+        tint = min(0.16 + 0.08 * rank, 0.5)
+        ax.fill_between(
+            stamps, band.low[i], band.high[i], color=colour, alpha=tint, lw=0, label=label
+        )
+
+
+def _legend(figure: Figure, ax: Axes) -> None:
+    handles, labels = ax.get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside upper left", ncols=5, frameon=False, labelcolor=INK["text"]
+    )
+
+
+def errors_figure(found: Ranking) -> Figure:
     """Mean absolute error by step ahead, for every method."""
     from matplotlib.ticker import MaxNLocator
 
@@ -109,7 +160,7 @@ def errors_figure(found: Evaluation) -> Figure:
     # A recursion that diverges would press all other lines to the floor: it leaves the figure.
     shown = 3 * max(model.by_horizon.max(), found.naive.by_horizon.max())
     ax.set_ylim(0, min(1.05 * max(row.by_horizon.max() for row in found.rows), shown) or 1.0)
-    ax.set_xlabel(f"{found.known.frequency.unit} ahead", color=INK["muted"])
+    ax.set_xlabel(f"{found.unit} ahead", color=INK["muted"])
     figure.legend(
         loc="outside upper left", ncols=len(found.rows), frameon=False, labelcolor=INK["text"]
     )

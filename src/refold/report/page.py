@@ -12,7 +12,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from refold.forecast import Evaluation, Panel, verdict
+from refold.forecast import Backtest, Band, Evaluation, Panel, Ranking, Row, interval_names, verdict
 from refold.forecast.metrics import DEFINITIONS, NAMES
 
 Floats = NDArray[np.float64]
@@ -84,10 +84,12 @@ def forecast_page(
     settings: Mapping[str, str],
     command: str,
     figures: Mapping[str, str],
+    bands: Sequence[Band] = (),
 ) -> str:
     """The page as text.
 
-    figures: "forecast" and "errors" as <svg>; without them the page has no figures.
+    figures: "forecast" and "errors" as <svg>; without them the page has no figures. bands: the
+    intervals of the forecast.
     """
     horizon = len(forecasts[0])
     unit = panel.frequency.unit
@@ -97,26 +99,78 @@ def forecast_page(
         _verdict(found),
         _figure(figures.get("forecast"), _forecast_caption(found, panel, horizon)),
         f"<h2>On the held-out {horizon} {escape(unit)}</h2>",
-        _table(found),
-        f'<p class="small">{escape(_table_caption(found))}</p>',
+        _table(found, (*NAMES, *interval_names([band.level for band in found.bands]))),
+        f'<p class="small">{escape(_table_caption(len(panel.series)))}</p>',
+        *_by_step(figures.get("errors"), len(panel.series), "of the held-out part"),
+        *_made(settings, command),
+        "<h2>Numbers</h2>",
+        _details("Forecast", _forecast_table(panel, forecasts, bands)),
+        _details("Held-out part, and what was forecast of it", _held_out_table([found])),
+        _details("What the columns mean", f"<dl>{_pairs(DEFINITIONS)}</dl>"),
     ]
-    if "errors" in figures:
-        measured = "Mean absolute error" if len(panel.series) == 1 else "Mean scaled error (MASE)"
-        parts += [
-            "<h2>Error by step ahead</h2>",
-            _figure(figures["errors"], f"{measured} of each step of the held-out part."),
-        ]
-    parts += [
+    return _document(title, "\n".join(part for part in parts if part))
+
+
+def backtest_page(
+    found: Backtest,
+    *,
+    title: str,
+    about: str,
+    settings: Mapping[str, str],
+    command: str,
+    figures: Mapping[str, str],
+) -> str:
+    """The page of a backtest as text.
+
+    figures: "windows" and "errors" as <svg>; without them the page has no figures.
+    """
+    number_ = len(found.panel.series)
+    shown = "" if number_ <= 6 else f" The first 6 of {number_} series."
+    caption = f"From each origin (upright lines) the network forecast what came next: {found.how}."
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="sub">{escape(about)}</p>',
+        _verdict(found),
+        _figure(figures.get("windows"), caption + shown),
+        f"<h2>On {escape(found.part)}</h2>",
+        _table(found, found.names),
+        f'<p class="small">{escape(_table_caption(number_))}</p>',
+        *_by_step(figures.get("errors"), number_, "over all origins"),
+        "<h2>From each origin</h2>",
+        _windows_table(found),
+        *_made(settings, command),
+        "<h2>Numbers</h2>",
+        _details("What came, and what was forecast", _held_out_table(found.windows)),
+        _details("What the columns mean", f"<dl>{_pairs(DEFINITIONS)}</dl>"),
+    ]
+    return _document(title, "\n".join(part for part in parts if part))
+
+
+def _by_step(svg: str | None, series: int, where: str) -> list[str]:
+    if not svg:
+        return []
+    measured = "Mean absolute error" if series == 1 else "Mean scaled error (MASE)"
+    return ["<h2>Error by step ahead</h2>", _figure(svg, f"{measured} of each step {where}.")]
+
+
+def _made(settings: Mapping[str, str], command: str) -> list[str]:
+    return [
         "<h2>How this was made</h2>",
         f"<dl>{_pairs(settings)}</dl>",
         "<h2>Make it again</h2>",
         f'<pre tabindex="0" aria-label="Command">{escape(command)}</pre>',
-        "<h2>Numbers</h2>",
-        _details("Forecast", _forecast_table(panel, forecasts)),
-        _details("Held-out part, and what was forecast of it", _held_out_table(found)),
-        _details("What the columns mean", f"<dl>{_pairs(DEFINITIONS)}</dl>"),
     ]
-    return _document(title, "\n".join(part for part in parts if part))
+
+
+def _windows_table(found: Backtest) -> str:
+    """What the rows of the table say of each origin, by the metric that decides."""
+    names = ["origin", *(row.name for row in found.rows)]
+    rows = []
+    for window in found.windows:
+        last = {str(window.known.texts(s.stamps[-1:])[0]) for s in window.known.series}
+        origin = f"after {min(last)}" + (f" to {max(last)}" if len(last) > 1 else "")
+        rows.append([origin, *(number(row.metrics[found.ranked_by]) for row in window.rows)])
+    return _plain_table(names, rows, f"{found.ranked_by} from each origin")
 
 
 def _document(title: str, body: str) -> str:
@@ -129,7 +183,7 @@ def _document(title: str, body: str) -> str:
     )
 
 
-def _verdict(found: Evaluation) -> str:
+def _verdict(found: Ranking) -> str:
     lost = found.score(found.model) >= found.score(found.naive)
     lines = "".join(f"<p>{escape(sentence)}</p>" for sentence in verdict(found))
     return f'<section class="verdict{" lost" * lost}" aria-label="Verdict">{lines}</section>'
@@ -149,14 +203,16 @@ def _forecast_caption(found: Evaluation, panel: Panel, horizon: int) -> str:
     )
 
 
-def _table(found: Evaluation) -> str:
+def _table(found: Ranking, names: Sequence[str]) -> str:
+    # Intervals are the network's alone: there is no best of one.
     best = {m: min(_finite(row.metrics[m]) for row in found.rows) for m in NAMES}
-    head = "".join(f'<th scope="col">{name}</th>' for name in NAMES)
+    head = "".join(f'<th scope="col">{name}</th>' for name in names)
     rows = []
     for row in found.rows:
         cells = "".join(
-            f"<td{_class('best', _finite(row.metrics[m]) == best[m])}>{number(row.metrics[m])}</td>"
-            for m in NAMES
+            f"<td{_class('best', m in best and _finite(row.metrics[m]) == best[m])}>"
+            f"{cell_text(row, m)}</td>"
+            for m in names
         )
         name = f"<span>{escape(row.name)}</span><small>{escape(row.note)}</small>"
         rows.append(f'<tr{_class("mine", row.is_model)}><th scope="row">{name}</th>{cells}</tr>')
@@ -167,32 +223,43 @@ def _table(found: Evaluation) -> str:
     )
 
 
-def _table_caption(found: Evaluation) -> str:
-    count = len(found.known.series)
+def _table_caption(count: int) -> str:
     over = "" if count == 1 else f" Means over {count} series."
     return f"Lower is better; the lowest of each column is underlined.{over}"
 
 
-def _forecast_table(panel: Panel, forecasts: Sequence[Floats]) -> str:
+def _forecast_table(panel: Panel, forecasts: Sequence[Floats], bands: Sequence[Band]) -> str:
     rows = [
-        (series.name, stamp, number(value))
-        for series, stamps, values in zip(
-            panel.series, panel.future(len(forecasts[0])), forecasts, strict=True
+        (series.name, stamp, number(forecasts[i][k]), *_bounds(bands, i, k))
+        for i, (series, stamps) in enumerate(
+            zip(panel.series, panel.future(len(forecasts[0])), strict=True)
         )
-        for stamp, value in zip(panel.texts(stamps), values, strict=True)
+        for k, stamp in enumerate(panel.texts(stamps))
     ]
-    return _plain_table(("unique_id", "ds", "y_hat"), rows, "Forecast")
+    return _plain_table(("unique_id", "ds", "y_hat", *_bound_names(bands)), rows, "Forecast")
 
 
-def _held_out_table(found: Evaluation) -> str:
+def _held_out_table(windows: Sequence[Evaluation]) -> str:
     rows = [
-        (series.name, stamp, number(y), number(f), number(f - y))
-        for series, values in zip(found.held_out.series, found.model.forecasts, strict=True)
-        for stamp, y, f in zip(
-            found.held_out.texts(series.stamps), series.values, values, strict=True
+        (series.name, stamp, number(y), number(f), number(f - y), *_bounds(found.bands, i, k))
+        for found in windows
+        for i, (series, values) in enumerate(
+            zip(found.held_out.series, found.model.forecasts, strict=True)
+        )
+        for k, (stamp, y, f) in enumerate(
+            zip(found.held_out.texts(series.stamps), series.values, values, strict=True)
         )
     ]
-    return _plain_table(("unique_id", "ds", "y", "y_hat", "error"), rows, "Held-out part")
+    names = ("unique_id", "ds", "y", "y_hat", "error", *_bound_names(windows[0].bands))
+    return _plain_table(names, rows, "Held-out part")
+
+
+def _bound_names(bands: Sequence[Band]) -> list[str]:
+    return [f"{side} {band.level:g} %" for band in bands for side in ("low", "high")]
+
+
+def _bounds(bands: Sequence[Band], i: int, k: int) -> list[str]:
+    return [number(bound[i][k]) for band in bands for bound in (band.low, band.high)]
 
 
 def _plain_table(names: Sequence[str], rows: Sequence[Sequence[str]], label: str) -> str:
@@ -226,6 +293,14 @@ def _class(name: str, wanted: bool) -> str:
 
 def _finite(value: float) -> float:
     return value if np.isfinite(value) else float("inf")
+
+
+def cell_text(row: Row, name: str) -> str:
+    """A metric of a row as a table shows it: a share in percent, a dash where there is none."""
+    value = row.metrics.get(name, float("nan"))
+    return (
+        f"{100 * value:.1f} %" if name.endswith("inside") and np.isfinite(value) else number(value)
+    )
 
 
 def number(value: float) -> str:

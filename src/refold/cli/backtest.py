@@ -1,0 +1,110 @@
+"""`refold backtest`: how good forecasts would have been, from several origins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from . import folder, given, telling
+from .given import Given
+
+if TYPE_CHECKING:
+    from refold.forecast import Backtest
+
+_FILES = ("backtest.csv", "backtest.png", "report.html")
+
+
+def backtest(
+    file: given.File = None,
+    horizon: given.Horizon = None,
+    windows: Annotated[int, typer.Option(help="From how many origins.")] = 5,
+    step: Annotated[
+        int | None, typer.Option(help="Steps between origins. Else the horizon.")
+    ] = None,
+    refit: Annotated[bool, typer.Option(help="Train anew for each origin.")] = False,
+    example_name: given.Example = None,
+    target: given.Target = None,
+    time: given.Time = None,
+    id: given.Id = None,
+    freq: given.Freq = None,
+    season: given.Season = None,
+    level: given.Level = None,
+    cell: given.CellName = None,
+    seed: given.Seed = 0,
+    out: given.Out = Path("refold-backtest"),
+    plot: given.Plot = True,
+) -> None:
+    """Forecast the end of every series of a FILE again and again, as if it were not known.
+
+    Writes backtest.csv (unique_id, ds, cutoff, y, y_hat), backtest.png and report.html.
+    """
+    from refold import report
+    from refold.forecast import backtest_panel, check_windows
+
+    if plot:
+        report.require_plots()
+    words = given.Words(
+        file, horizon, example_name, target, time, id, freq, season, level, cell, seed
+    )
+    # What is measured takes no part in the search for seasons.
+    back = max(0, windows - 1) * max(1, step or horizon or 1) + (horizon or 1)
+    said = given.read(words, "backtest", holdout=back)
+    check_windows(said.panel, said.horizon, windows, said.horizon if step is None else step)
+    folder.check(out, _FILES if plot else [n for n in _FILES if n != "backtest.png"], said.source)
+
+    console = Console()
+    telling.tell_data(console, said.table, said.panel)
+    with telling.progress() as advance:
+        found = backtest_panel(
+            said.panel,
+            said.horizon,
+            said.settings,
+            windows=windows,
+            step=step,
+            refit=refit,
+            levels=said.levels,
+            progress=advance("forecasting from each origin"),
+        )
+    telling.tell_ranking(console, f"On {found.part}", found, found.names)
+    if found.calibration:
+        console.print(f"Intervals: {found.calibration.note(found.levels)}.", highlight=False)
+    contents = _contents(said, found, plot)
+    former = [n for n in _FILES if n not in contents and report.is_own_png(out / n)]
+    folder.write(out, contents, former)
+    told = f"\nWritten to {out}: {', '.join(contents)}   ({found.seconds:.0f} s)"
+    console.print(told, highlight=False, markup=False, soft_wrap=True)
+
+
+def _contents(said: Given, found: Backtest, plot: bool) -> dict[str, bytes]:
+    """What is to stand in each file. Nothing is written before all of it is there."""
+    from refold import report
+    from refold.forecast import backtest_csv
+
+    panel = said.panel
+    title = f"{said.table.name}: {found.part}"
+    contents = {"backtest.csv": backtest_csv(found).encode()}
+    figures = {}
+    if plot:
+        picture = report.backtest_figure(found)
+        contents["backtest.png"] = report.to_png(picture)
+        figures["windows"] = report.to_svg(picture, "windows", title)
+        picture = report.errors_figure(found)
+        figures["errors"] = report.to_svg(picture, "errors", "Error by step ahead")
+    fitted = found.windows[-1].fitted
+    settings = telling.settings_told(fitted, panel, said.table, found.seconds)
+    settings["Training"] += f"; {found.how}"
+    if found.calibration:
+        settings["Intervals"] = found.calibration.note(found.levels)
+    more = ["--windows", str(len(found.windows)), "--step", str(found.step)]
+    page = report.backtest_page(
+        found,
+        title=title,
+        about=telling.about(said.table, panel),
+        settings=settings,
+        command=said.command("backtest", *more, *["--refit"] * found.refit),
+        figures=figures,
+    )
+    return contents | {"report.html": page.encode()}

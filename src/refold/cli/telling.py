@@ -1,0 +1,95 @@
+"""What the verbs on series say: the data, how far the work is, and a table of methods."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table as RichTable
+
+if TYPE_CHECKING:
+    from refold.forecast import Fitted, Panel, Ranking, Table
+
+
+@contextmanager
+def progress():
+    """A bar on stderr: stdout keeps the results."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+
+        def advance(description: str):
+            task = bar.add_task(description, total=None)
+
+            def update(done: int, total: int) -> None:
+                bar.update(task, completed=done, total=total, visible=done < total)
+
+            return update
+
+        yield advance
+
+
+def about(table: Table, panel: Panel) -> str:
+    """The data in a sentence."""
+    lengths = sorted(len(s) for s in panel.series)
+    if len(lengths) == 1:
+        series = panel.series[0]
+        span = " to ".join(panel.texts(series.stamps[[0, -1]]))
+        told = f"{lengths[0]:,} {panel.frequency.unit}, {span}"
+    else:
+        told = (
+            f"{len(lengths):,} series of {lengths[0]:,} to {lengths[-1]:,} {panel.frequency.unit}"
+        )
+    return f"{table.source}, column {table.columns.target}: {told}."
+
+
+def tell_data(console: Console, table: Table, panel: Panel) -> None:
+    """The data, and what was inferred."""
+    console.print(f"[bold]{table.name}[/]  {about(table, panel)}", highlight=False)
+    for note in panel.notes:
+        console.print(f"  {note}", style="dim", highlight=False, markup=False)
+
+
+def tell_ranking(console: Console, title: str, found: Ranking, names: tuple[str, ...]) -> None:
+    """All methods, and what that says in words."""
+    from refold.forecast import verdict
+    from refold.report import cell_text
+
+    table = RichTable(title=f"\n{title}", title_justify="left")
+    table.add_column("method")
+    for name in names:
+        table.add_column(name, justify="right")
+    table.add_column("how", style="dim")
+    for row in found.rows:
+        cells_ = [cell_text(row, name) for name in names]
+        table.add_row(row.name, *cells_, row.note, style="bold" if row.is_model else "")
+    console.print(table)
+    lost = found.score(found.model) >= found.score(found.naive)
+    first, *others = verdict(found)
+    console.print(first, style="bold yellow" if lost else "bold", highlight=False)
+    console.print(" ".join(others), highlight=False)
+
+
+def settings_told(fitted: Fitted, panel: Panel, table: Table, seconds: float) -> dict[str, str]:
+    """How the networks were made, by heading."""
+    settings, columns, course = fitted.settings, table.columns, fitted.courses[0]
+    scaled = {"log": "logarithm", "sqrt": "square root", "none": "plain values"}
+    bases = [*course.look.names, *["linear autoregression"] * course.lines]
+    return {
+        "Columns": f"target {columns.target}, time {columns.time or 'none'}, "
+        f"id {columns.id or 'none'}",
+        "Read as": "; ".join(panel.notes),
+        "Network": f"{settings.cell_name} with {course.hidden} units over forecast origins, "
+        f"{fitted.parameters:,} weights; all steps at once, as a weighted mean of "
+        f"{', '.join(bases)}, plus a correction",
+        "Scale": "at every origin by the level and width of the series there; "
+        + scaled[fitted.data.transform],
+        "Training": f"{settings.members} networks that look at different windows, "
+        f"{sum(run.steps for run in fitted.runs) // settings.members} steps each, averaged",
+        "Settings": "fixed beforehand: none was chosen on the held-out part",
+        "Seed": str(settings.seed),
+        "Time": f"{seconds:.0f} s of training",
+        "Version": f"refold {version('refold')}",
+    }

@@ -1,0 +1,181 @@
+"""Rolling origins: how good forecasts would have been, had they been made again and again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from refold.data.scale import choose_transform
+from refold.errors import DataError
+
+from .evaluate import Evaluation, Ranking, Row, compare, interval_names, ranked_by
+from .forecaster import MARGIN, Progress, fit_panel, on_panel
+from .intervals import Calibration, calibrate
+from .metrics import NAMES, mean_defined, owa
+from .origins import rolling
+from .panel import Panel
+from .settings import Settings
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Backtest(Ranking):
+    """What forecasts from several origins have come to.
+
+    windows are in order of time, each an origin with its comparison. A row holds the means over
+    them, and its forecasts window by window. refit: were networks trained anew for each?
+    """
+
+    panel: Panel
+    windows: tuple[Evaluation, ...]
+    step: int
+    refit: bool
+    levels: tuple[float, ...]
+    calibration: Calibration | None
+    seconds: float
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The metrics of the rows, in the order of a table."""
+        return (*NAMES, *interval_names(self.levels))
+
+    @property
+    def how(self) -> str:
+        """How the networks came to their forecasts, in words."""
+        if self.refit:
+            return "networks were trained anew for each origin, on what was known there"
+        return (
+            "networks were trained once, on what was known at the first origin, and used again from "
+            "the others with the values that had come"
+        )
+
+
+def backtest_panel(
+    panel: Panel,
+    horizon: int,
+    settings: Settings,
+    *,
+    windows: int = 5,
+    step: int | None = None,
+    refit: bool = False,
+    levels: Sequence[float] = (),
+    progress: Progress | None = None,
+) -> Backtest:
+    """Forecast from `windows` origins, `step` apart (a horizon, if None), the last one a horizon
+    before the end of each series.
+
+    Without `refit`, networks are trained once, on what was known at the first origin, so that none
+    of the values they are measured on has been seen; with it, once more for each origin. The simple
+    forecasts are made anew at each origin either way. Intervals of `levels` are calibrated on what
+    was known at the first origin, at the cost of one more training.
+
+    Errors  DataError for a series that is too short.
+
+    Example
+        >>> found = backtest_panel(panel, 12, Settings(), windows=3)
+        >>> found.model.metrics["MASE"]
+    """
+    began = time.perf_counter()
+    step = horizon if step is None else step
+    check_windows(panel, horizon, windows, step)
+    told = _Stages(progress, (windows if refit else 1) + bool(levels))
+    # One for all origins: networks that had learned logarithms could not go on from a 0.
+    transform = choose_transform([s.values for s in panel.series])
+    fitted, calibration, found = None, None, []
+    for known, came in rolling(panel, horizon, windows, step):
+        if levels and calibration is None:
+            calibration = calibrate(
+                known,
+                horizon,
+                settings,
+                levels=levels,
+                transform=transform,
+                progress=told.next(),
+            )
+        if fitted is None or refit:
+            fitted = fit_panel(known, horizon, settings, told.next(), transform)
+        found.append(compare(on_panel(fitted, known), came, calibration, levels))
+    names = (*NAMES, *interval_names(levels))
+    rows = tuple(_pooled(found, i, names) for i in range(len(found[0].rows)))
+    return Backtest(
+        rows=rows,
+        ranked_by=ranked_by(rows, len(panel.series)),
+        part=f"{horizon} {panel.frequency.unit} from each of {windows} origins",
+        basis=f"{windows * horizon * len(panel.series):,} values from {_origins(windows)}",
+        unit=panel.frequency.unit,
+        panel=panel,
+        windows=tuple(found),
+        step=step,
+        refit=refit,
+        levels=tuple(levels),
+        calibration=calibration,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _origins(windows: int) -> str:
+    if windows == 1:
+        return "one origin: another origin may rank them otherwise"
+    return f"{windows} origins"
+
+
+class _Stages:
+    """Several trainings as one: each tells its own stages, the caller hears of all."""
+
+    def __init__(self, progress: Progress | None, count: int) -> None:
+        self.progress, self.count, self.begun = progress, count, 0
+
+    def next(self) -> Progress | None:
+        """What the next training is to tell its stages."""
+        first, told = self.begun, self.progress
+        self.begun += 1
+        if told is None:
+            return None
+        return lambda done, total: told(first * total + done, self.count * total)
+
+
+def check_windows(panel: Panel, horizon: int, windows: object, step: object) -> None:
+    """Is there room for so many origins, and something to learn from before the first?
+
+    Errors  DataError with the shortest series.
+    """
+    if horizon < 1:
+        raise DataError(f"the horizon is {horizon}", "give at least 1", "horizon")
+    for name, value in (("windows", windows), ("step", step)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            fact = f"{name} is {value!r}"
+            raise DataError(fact, "give a whole number of at least 1", "backtest")
+    assert isinstance(windows, int | np.integer) and isinstance(step, int | np.integer)
+    shortest = min(panel.series, key=len)
+    need = 2 * horizon + MARGIN + int(windows - 1) * int(step)
+    if len(shortest) < need:
+        fact = f"series {shortest.name} has {len(shortest)} points; {windows} windows {step} apart "
+        fact += f"at horizon {horizon} need {need}"
+        room = (len(shortest) - 2 * horizon - MARGIN) // int(step) + 1
+        remedy = "give more points, or a smaller horizon"
+        if room >= 1:
+            remedy = f"take at most {room} windows, or a smaller step"
+        raise DataError(
+            fact, remedy + ", or leave the short series out" * (len(panel.series) > 1), "backtest"
+        )
+
+
+def _pooled(windows: Sequence[Evaluation], i: int, names: Sequence[str]) -> Row:
+    """One method over all windows: means of its metrics and of its errors by step."""
+    rows = [window.rows[i] for window in windows]
+    metrics = {
+        name: mean_defined([row.metrics[name] for row in rows])
+        for name in names
+        if name in rows[0].metrics
+    }
+    base = (
+        mean_defined([w.naive2[0] for w in windows]),
+        mean_defined([w.naive2[1] for w in windows]),
+    )
+    metrics["OWA"] = owa(metrics["sMAPE"], metrics["MASE"], base)
+    forecasts = tuple(f for row in rows for f in row.forecasts)
+    by_horizon = np.mean([row.by_horizon for row in rows], axis=0)
+    last = rows[-1]
+    return Row(last.name, last.note, forecasts, metrics, by_horizon, last.is_model)

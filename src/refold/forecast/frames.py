@@ -1,0 +1,228 @@
+"""The forecaster as data frames meet it: a long table in, the next values of every series out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+from refold.errors import DataError
+from refold.ir.trace import Cell
+
+from .backtest import Backtest, backtest_panel
+from .forecaster import Fitted, fit_panel, on_panel, predict_panel
+from .intervals import Calibration, Sides, calibrate, check_levels
+from .panel import from_frame
+from .saved import Saved, read_folder, write_folder
+from .settings import Settings
+from .tables import Kind, backtest_frame, forecast_frame, horizon_frame, metrics_frame
+from .update import appended
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Backtested:
+    """A backtest as tables, in the kind of frame that was given.
+
+    frame: unique_id, ds, cutoff, y, y_hat, and y_hat-lo-95, y_hat-hi-95 for every level. metrics: a
+    row for each method. by_horizon: a row for each step ahead, a column for each method. found: the
+    same as records.
+    """
+
+    frame: Any
+    metrics: Any
+    by_horizon: Any
+    found: Backtest
+
+
+class Forecaster:
+    """A recurrent network that learns from all series of a table and forecasts each.
+
+    cell: any cell, or the name of one in the zoo ("gru", "lstm", ...). horizon: how many steps ahead. freq: a
+    pandas offset alias; None reads it off the stamps. seasons: in steps; None takes those of the
+    calendar. Everything else is in `Settings`.
+
+    Errors  DataError for a table that cannot be forecast, naming series, stamp and row.
+
+    Example
+        >>> model = Forecaster("gru", horizon=12).fit(frame)  # columns unique_id, ds, y
+        >>> model.predict()                                   # columns unique_id, ds, y_hat
+        >>> model.predict(level=[80, 95])                     # and y_hat-lo-80, y_hat-hi-80, ...
+        >>> model.backtest(windows=3).metrics                 # beside the naive forecasts
+        >>> model.save("model")
+        >>> Forecaster.load("model").update(newer).predict()
+    """
+
+    def __init__(
+        self,
+        cell: str | Cell | None = None,
+        *,
+        horizon: int,
+        freq: str | None = None,
+        seasons: Sequence[int] | None = None,
+        seed: int | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        _check(horizon, freq, seasons)
+        chosen = settings or Settings()
+        chosen = replace(chosen, cell=cell) if cell is not None else chosen
+        self.settings = replace(chosen, seed=seed) if seed is not None else chosen
+        self.horizon = horizon
+        self.freq = freq
+        self.seasons = seasons
+        self.fitted: Fitted | None = None
+        self.calibration: Calibration | None = None
+        self._kind = Kind()
+
+    def fit(self, frame: Any) -> Forecaster:
+        """Learn from a long frame (pandas, polars or Arrow) with unique_id, ds and y."""
+        panel = from_frame(frame, self.freq, self.seasons)
+        self.fitted = fit_panel(panel, self.horizon, self.settings)
+        self.calibration = None
+        self._kind = Kind.of(frame, panel)
+        return self
+
+    def calibrate(
+        self,
+        *,
+        origins: int | None = None,
+        sides: Sides = "both",
+        levels: Sequence[float] = (),
+    ) -> Forecaster:
+        """Measure how far forecasts are off, for intervals: one more training, without the last part.
+
+        See `refold.forecast.intervals` for what intervals guarantee, for origins and sides. levels:
+        those that will be asked for.
+
+        Errors  DataError for series that are too short; for those levels, before the training.
+        """
+        panel = self._used("calibrate").panel
+        self.calibration = calibrate(
+            panel, self.horizon, self.settings, origins=origins, sides=sides, levels=levels
+        )
+        return self
+
+    def predict(self, level: float | Iterable[float] | None = None) -> Any:
+        """The next `horizon` values of every series, in the kind of frame that was given.
+
+        level: percents, such as [80, 95], each of which adds the bounds of an interval. The first
+        time this calibrates, which takes about as long as `fit`.
+
+        Errors  DataError for a level that the series are too short for.
+        """
+        fitted = self._used("predict")
+        levels = () if level is None else check_levels(level)
+        if levels and self.calibration is None:
+            self.calibrate(levels=levels)
+        values = predict_panel(fitted)
+        bands = self.calibration.bands(fitted.panel, values, levels) if self.calibration else ()
+        return self._kind.of_frame(forecast_frame(fitted.panel, values, bands))
+
+    def backtest(
+        self,
+        frame: Any = None,
+        *,
+        windows: int = 5,
+        step: int | None = None,
+        refit: bool = False,
+        level: float | Iterable[float] | None = None,
+    ) -> Backtested:
+        """Forecast the end of every series from rolling origins, beside the naive forecasts.
+
+        frame: None takes what the forecaster was fitted to. What was fitted stays as it is: networks
+        that have seen the end would be no test, so others are trained without it, once, or with
+        `refit` for every origin.
+
+        Errors  DataError for a series that is too short for so many windows.
+        """
+        kind, panel = self._kind, None
+        if frame is None:
+            panel = self._used("backtest", "or pass a frame").panel
+        else:
+            panel = from_frame(frame, self.freq, self.seasons)
+            kind = Kind.of(frame, panel)
+        levels = () if level is None else check_levels(level)
+        found = backtest_panel(
+            panel,
+            self.horizon,
+            self.settings,
+            windows=windows,
+            step=step,
+            refit=refit,
+            levels=levels,
+        )
+        frame, metrics = backtest_frame(found), metrics_frame(found, found.names)
+        return Backtested(
+            kind.of_frame(frame),
+            kind.of_frame(metrics),
+            kind.of_frame(horizon_frame(found)),
+            found,
+        )
+
+    def update(self, frame: Any) -> Forecaster:
+        """Go on from newer rows: the next forecast starts after them. Nothing is trained.
+
+        The rows of a series follow its last one; rows that are known already are passed over where
+        they say the same. A new series is taken where it is as long as one to be trained on.
+
+        Errors  DataError for a gap, for a known row with another value, for a new series that is
+        too short; nothing has changed then.
+        """
+        fitted = self._used("update")
+        panel = appended(fitted.panel, from_frame(frame, like=fitted.panel), self.horizon)
+        self.fitted = on_panel(fitted, panel)
+        return self
+
+    def save(self, folder: str | Path) -> None:
+        """Write all that `predict` and `update` need into a folder: safetensors and JSON, no pickle.
+
+        What was there of an earlier model is replaced, all of it or nothing.
+
+        Errors  CheckpointError where nothing can be written.
+        """
+        fitted = self._used("save")
+        write_folder(folder, Saved(fitted, self.horizon, self.calibration, self._kind))
+
+    @staticmethod
+    def load(folder: str | Path) -> Forecaster:
+        """The forecaster that was saved there. Runs no code from the folder.
+
+        Errors  CheckpointError for a folder without a model, a damaged file, one of a later version.
+        """
+        saved = read_folder(folder)
+        panel = saved.fitted.panel
+        model = Forecaster(
+            horizon=saved.horizon,
+            freq=panel.frequency.alias,
+            seasons=panel.seasons,
+            settings=saved.fitted.settings,
+        )
+        model.fitted, model.calibration, model._kind = saved.fitted, saved.calibration, saved.kind
+        return model
+
+    def _used(self, verb: str, other: str = "") -> Fitted:
+        if self.fitted is None:
+            fact = "this forecaster has not been fitted"
+            remedy = "call fit(frame) first" + f", {other}" * bool(other)
+            raise DataError(fact, remedy, f"Forecaster.{verb}")
+        return self.fitted
+
+
+def _check(horizon: object, freq: object, seasons: object) -> None:
+    if not _is_whole(horizon):
+        fact = f"the horizon is {horizon!r}"
+        raise DataError(fact, "give a whole number of at least 1", "Forecaster")
+    if freq is not None and not isinstance(freq, str):
+        raise DataError(f"freq is {freq!r}", 'give text, such as "MS" or "30min"', "Forecaster")
+    if seasons is None:
+        return
+    if not isinstance(seasons, Sequence) or not all(_is_whole(s) for s in seasons):
+        fact = f"the seasons are {seasons!r}"
+        raise DataError(
+            fact, "give whole numbers of steps, such as (12,); () for none", "Forecaster"
+        )
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1

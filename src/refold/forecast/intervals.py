@@ -1,0 +1,247 @@
+"""Intervals of forecasts, from the errors that forecasts have made: split conformal calibration.
+
+Networks are trained on the series without their last part. From every origin in that part they
+forecast, and each error is kept, step by step, in units of its own series. An interval of a level
+reaches as far from a forecast as errors of that share did.
+
+What is guaranteed. If the n errors of a step and the next one are exchangeable, the next value lies
+inside with a probability of at least the level, whatever the model and the distribution: the
+error of rank ceil((n + 1) level) is taken, which for small n is further out than the quantile. It
+is a probability over series and origins together, not for each. Errors of one series at
+neighbouring origins resemble each other, and a series can change its ways: then the level holds
+only roughly, and the table of a backtest says how it held.
+
+Source  Vovk, Gammerman & Shafer 2005; Lei et al. 2018 for split conformal prediction, and its finite
+        number of errors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refold.data.scale import Scale, Transform, choose_transform
+from refold.errors import DataError
+
+from .forecaster import MARGIN, Progress, fit_panel, on_panel, predict_panel
+from .metrics import naive_error
+from .origins import origins_for, rolling
+from .panel import Panel
+from .settings import Settings
+
+Floats = NDArray[np.float64]
+Sides = Literal["both", "each"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Band:
+    """The interval of one level, in percent: low and high, one (H,) for each series."""
+
+    level: float
+    low: tuple[Floats, ...]
+    high: tuple[Floats, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Calibration:
+    """Errors of forecasts of what the networks had not seen.
+
+    Shapes  scores (n, H): value minus forecast, after `transform`, by steps ahead.
+    Units   scores are in mean steps over a season of the transformed series (see `unit_of`).
+
+    sides: "both" takes one distance for both sides; "each" one for each, which follows lopsided
+    errors and needs twice as many. origins, series: where the n errors come from.
+    """
+
+    scores: Floats
+    transform: Transform
+    sides: Sides
+    origins: int
+    series: int
+
+    def reach(self, level: float) -> tuple[Floats, Floats]:
+        """How far the interval reaches below and above a forecast: (H,) twice.
+
+        Where a step has too few errors for the level, those of all steps are taken together, and at
+        least the largest of the step: the level then holds for the steps on average. A higher level
+        never gives a smaller interval.
+
+        Errors  DataError where all steps together have too few.
+        """
+        if self.sides == "both":
+            far = self._far(np.abs(self.scores), level / 100, level)
+            return -far, far
+        share = 0.5 + level / 200
+        return -self._far(-self.scores, share, level), self._far(self.scores, share, level)
+
+    def _far(self, away: Floats, share: float, level: float) -> Floats:
+        n, steps = away.shape
+        rank, of_all = _rank(n, share), _rank(n * steps, share)
+        each = np.sort(away, axis=0)
+        if rank <= n:
+            return each[rank - 1]
+        if of_all > n * steps:
+            raise _too_few(n * steps, share, level, self.sides)
+        return np.maximum(each[-1], np.sort(away, axis=None)[of_all - 1])
+
+    def is_pooled(self, level: float) -> bool:
+        """Are the errors of all steps taken together for this level?"""
+        share = level / 100 if self.sides == "both" else 0.5 + level / 200
+        return _rank(len(self.scores), share) > len(self.scores)
+
+    def bands(
+        self, panel: Panel, forecasts: Sequence[Floats], levels: Iterable[float]
+    ) -> tuple[Band, ...]:
+        """The intervals around forecasts of the series of a panel, from its last points on."""
+        scales = [unit_of(s.values, self.transform, panel.season) for s in panel.series]
+        found = []
+        for level in levels:
+            below, above = self.reach(level)
+            pairs = [
+                (_moved(f, below, s), _moved(f, above, s))
+                for f, s in zip(forecasts, scales, strict=True)
+            ]
+            low, high = zip(*pairs, strict=True)
+            found.append(Band(level, low, high))
+        return tuple(found)
+
+    def note(self, levels: Sequence[float]) -> str:
+        """Where the intervals come from, in words."""
+        n, steps = self.scores.shape
+        who = "the series" if self.series == 1 else f"{self.series:,} series"
+        where = "1 origin" if self.origins == 1 else f"each of {self.origins} origins"
+        errors = "1 error" if n == 1 else f"{n:,} errors"
+        told = f"conformal, from {errors} of each step, made on {who} from {where} that the "
+        told += "networks had not seen"
+        pooled = [f"{level:g} %" for level in levels if self.is_pooled(level)]
+        if pooled:
+            told += f"; for {' and '.join(pooled)} these are too few, so the {n * steps:,} errors "
+            told += (
+                "of all steps are taken together: early steps get wider intervals than they need"
+            )
+        return told
+
+    def extended(self, known: Panel, held_out: Panel, forecasts: Sequence[Floats]) -> Calibration:
+        """With the errors of one more origin, at the ends of the known series."""
+        more = _scores(known, held_out, forecasts, self.transform)
+        scores = np.concatenate([self.scores, more])
+        return replace(self, scores=scores, origins=self.origins + 1)
+
+
+def _rank(n: int, share: float) -> int:
+    """Which of n errors, in order of size, bounds the next one with this probability."""
+    return math.ceil((n + 1) * share - 1e-9)
+
+
+def _too_few(n: int, share: float, level: float, sides: Sides) -> DataError:
+    need = math.ceil(share / (1 - share) - 1e-9)
+    fact = f"an interval of {level:g} % needs {need} errors of the forecaster, and there are {n}"
+    share = n / (n + 1)
+    most = math.floor(100 * (share if sides == "both" else 2 * share - 1))
+    remedy = f"ask for a level of at most {most}, or give longer series"
+    return DataError(fact, remedy if most >= 1 else "give longer series", "level")
+
+
+def unit_of(values: Floats, transform: Transform, season: int) -> Scale:
+    """What one unit of error is for a series: its mean step over a season, once transformed.
+
+    A series that repeats itself exactly is measured by its steps from point to point, one that
+    never changes by a thousandth of its level.
+    """
+    g = Scale(transform, 0.0, 1.0, -math.inf, math.inf).apply(values)
+    level = 1e-3 * (float(np.abs(g).mean()) or 1.0)
+    unit = naive_error(g, season) or naive_error(g, 1) or level
+    return Scale(transform, 0.0, unit, -math.inf, math.inf)
+
+
+def _moved(f: Floats, by: Floats, scale: Scale) -> Floats:
+    # A forecast of 0 has the logarithm minus infinity, and comes back as 0.
+    with np.errstate(divide="ignore", over="ignore"):
+        found = scale.invert(scale.apply(f) + by)
+    # Rounding on the way there and back must not put a forecast outside of its interval.
+    return np.where(by > 0, np.maximum(found, f), np.where(by < 0, np.minimum(found, f), f))
+
+
+def _scores(
+    known: Panel, held_out: Panel, forecasts: Sequence[Floats], transform: Transform
+) -> Floats:
+    """The errors at one origin: (series, H)."""
+    found = []
+    for early, late, f in zip(known.series, held_out.series, forecasts, strict=True):
+        scale = unit_of(early.values, transform, known.season)
+        with np.errstate(divide="ignore"):
+            found.append(scale.apply(late.values) - scale.apply(f))
+    return np.stack(found)
+
+
+def calibrate(
+    panel: Panel,
+    horizon: int,
+    settings: Settings,
+    *,
+    origins: int | None = None,
+    sides: Sides = "both",
+    levels: Sequence[float] = (),
+    transform: Transform | None = None,
+    progress: Progress | None = None,
+) -> Calibration:
+    """Train without the last part of every series, forecast it from many origins, keep the errors.
+
+    origins: how many, one step apart; None takes as many as give 100 errors of each step, in the
+    last third of the longest series at most. Series too short for that take no part: their own
+    intervals are in their own units all the same. levels: those that will be asked for. transform:
+    None takes the one that suits all values, those to come too: networks that had learned
+    logarithms could not go on from a 0.
+
+    Errors  DataError where no series is long enough, or all together are too short for a level:
+    before anything is trained.
+    """
+    if sides not in ("both", "each"):
+        raise DataError(f"sides is {sides!r}", 'give "both" or "each"', "calibrate")
+    origins = origins_for(panel, horizon, origins)
+    back = horizon + origins - 1
+    long = tuple(s for s in panel.series if len(s) >= back + horizon + MARGIN)
+    _check_enough(origins * len(long), horizon, levels, sides)
+    whole = replace(panel, series=long)
+    transform = transform or choose_transform([s.values for s in panel.series])
+    fitted = fit_panel(whole.split(back)[0], horizon, settings, progress, transform)
+    scores = [
+        _scores(known, held_out, predict_panel(on_panel(fitted, known)), transform)
+        for known, held_out in rolling(whole, horizon, origins, step=1)
+    ]
+    return Calibration(np.concatenate(scores), transform, sides, origins, len(long))
+
+
+def _check_enough(n: int, horizon: int, levels: Sequence[float], sides: Sides) -> None:
+    """Would so many errors of each step do for these levels?"""
+    empty = Calibration(np.zeros((n, horizon)), "none", sides, 0, 0)
+    for level in levels:
+        empty.reach(level)
+
+
+def check_levels(levels: object, where: str = "level") -> tuple[float, ...]:
+    """Levels in percent, each once, in order.
+
+    Errors  DataError for what is no such level.
+
+    Example
+        >>> check_levels([95, 80])
+        (80.0, 95.0)
+    """
+    given = (levels,) if isinstance(levels, Real) else levels
+    if not isinstance(given, Iterable) or isinstance(given, str):
+        raise DataError(f"the levels are {levels!r}", "give percents, such as [80, 95]", where)
+    found = tuple(given)
+    for level in found:
+        real = isinstance(level, Real) and not isinstance(level, bool)
+        if not real or not 1 <= float(level) < 100:
+            fact = f"a level is {level!r}"
+            remedy = "give percents from 1 to below 100, such as [80, 95]"
+            raise DataError(fact, remedy, where)
+    return tuple(sorted({float(level) for level in found}))
