@@ -71,4 +71,4 @@ def test_many_series_are_each_alone_whatever_their_lengths(monkeypatch):
     for y, scale, found in zip(values, scales, together, strict=True):
         alone = baselines.autoregression(y, (12,), scale)
         np.testing.assert_allclose(found.weights, alone.weights, rtol=0, atol=1e-12)
-        np.testing.assert_allclose(found.predict(5), alone.predict(5), rtol=1e-12)
+        np.testing.assert_allclose(found.predict(y, 5), alone.predict(y, 5), rtol=1e-12)

@@ -46,19 +46,19 @@ class Autoregression:
     scale: Scale
     intercept: float
     weights: Floats
-    recent: Floats
 
     @property
     def order(self) -> int:
         """The number of lags."""
         return len(self.weights)
 
-    def predict(self, horizon: int) -> Floats:
-        """Recursively: each forecast is a lag of the next.
+    def predict(self, values: Floats, horizon: int) -> Floats:
+        """What follows these values, recursively: each forecast is a lag of the next.
 
         A recursion that diverges is cut off at the scale's limits.
         """
-        return self.scale.invert(self.ahead(self.recent[None, ::-1], horizon)[0])
+        recent = self.scale.apply(values[len(values) - self.order :])
+        return self.scale.invert(self.ahead(recent[None, ::-1], horizon)[0])
 
     def ahead(self, lags: Floats, horizon: int) -> Floats:
         """Scaled forecasts from many origins: lags (T, order), newest first -> (T, horizon)."""
@@ -81,12 +81,9 @@ def autoregressions(
     found: dict[int, Autoregression] = {}
     for length in np.unique(lengths):
         rows = np.flatnonzero(lengths == length)
-        fitted = _of_length(np.stack([scaled[i] for i in rows]), seasons)
-        for i, weights in zip(rows, fitted, strict=True):
-            z, order = scaled[i], len(weights) - 1
-            found[i] = Autoregression(
-                scales[i], float(weights[0]), weights[1:], z[len(z) - order :]
-            )
+        fitted = _of_length(np.stack([scaled[i] for i in rows.tolist()]), seasons)
+        for i, weights in zip(rows.tolist(), fitted, strict=True):
+            found[i] = Autoregression(scales[i], float(weights[0]), weights[1:])
     return [found[i] for i in range(len(scaled))]
 
 

@@ -196,7 +196,9 @@ def _simple_forecasts(fitted: Fitted, horizon: int) -> list[tuple[str, str, list
     note += {"log": "of logarithms", "sqrt": "of square roots", "none": "of plain values"}[
         linear[0].scale.transform
     ]
-    found.append((AUTOREGRESSION, note, [model.predict(horizon) for model in linear]))
+    found.append(
+        (AUTOREGRESSION, note, [m.predict(y, horizon) for m, y in zip(linear, values, strict=True)])
+    )
     return found
 
 

@@ -17,9 +17,20 @@ from refold.errors import DataError
 from refold.train.fit import Fit, Run, fit
 
 from .course import Course, course
-from .model import OriginNetwork, forecast
+from .model import OriginNetwork, Told, answered, tell
 from .panel import Panel
-from .sequences import Learner, Scaled, chain, draws, past_of, scaled
+from .sequences import (
+    Learner,
+    Scaled,
+    chain,
+    draws,
+    further_on,
+    past_at_end,
+    past_of,
+    reach_at_end,
+    scaled,
+    with_lines,
+)
 from .settings import Settings
 
 Floats = NDArray[np.float64]
@@ -76,11 +87,15 @@ def fit_panel(
     began = time.perf_counter()
     check_length(panel, horizon)
     courses, usual, networks, runs = [], [], [], []
+    pasts: dict[tuple[Look, int, int], Past] = {}
     with _one_thread():
         data = scaled(panel, horizon, transform)
+        if _course(panel, horizon, settings, 0).lines:
+            data = with_lines(panel, data)
         for member in range(settings.members):
             way = _course(panel, horizon, settings, member)
-            past = past_of(panel, data, way)
+            key = (way.look, way.origins, way.stride)
+            past = pasts[key] = pasts.get(key) or past_of(panel, data, way)
             network, run = _trained(past, data, way, settings, member)
             parts = ((courses, way), (usual, past.usual), (networks, network), (runs, run))
             for kept, one in parts:
@@ -99,11 +114,14 @@ def pasts_at_end(
 
     It is made anew after training too, where there is one that goes further back: sums that begin
     elsewhere are rounded otherwise, and a forecast is to be the same after `load` to the last bit.
+    Networks that look at the same share it.
     """
-    return tuple(
-        past_of(panel, data, way, way.origins * way.stride, one)
-        for way, one in zip(courses, usual, strict=True)
-    )
+    made: dict[tuple[Look, int, float], Past] = {}
+    keys = [(way.look, reach_at_end(way), one) for way, one in zip(courses, usual, strict=True)]
+    for key, way in zip(keys, courses, strict=True):
+        if key not in made:
+            made[key] = past_at_end(panel, data, way, key[-1])
+    return tuple(made[key] for key in keys)
 
 
 def _course(panel: Panel, horizon: int, settings: Settings, member: int) -> Course:
@@ -149,35 +167,43 @@ def predict_panel(fitted: Fitted) -> list[Floats]:
     The mean of the networks is taken in the transformed units: for a logarithm, it is the
     geometric mean.
     """
-    parts = zip(fitted.networks, fitted.pasts, fitted.courses, strict=True)
     with _one_thread():
-        z = torch.stack([_ahead(*part) for part in parts]).mean(dim=0)
+        groups = torch.arange(len(fitted.panel.series)).split(_TOGETHER)
+        z = torch.cat([_ahead(fitted, rows) for rows in groups])
     return [fitted.data.invert(i, own) for i, own in enumerate(z.numpy().astype(np.float64))]
 
 
 @torch.no_grad()
-def _ahead(network: OriginNetwork, past: Past, way: Course) -> torch.Tensor:
-    """From the last column of every series: (N, H)."""
+def _ahead(fitted: Fitted, rows: torch.Tensor) -> torch.Tensor:
+    """From the last column of these series: (B, H). Networks that look at the same are told once."""
+    told: dict[tuple[int, int, int], Told] = {}
     found = []
-    for rows in torch.arange(len(past.z)).split(_TOGETHER):
-        columns = chain(torch.full_like(rows, past.columns - 1), way)
-        found.append(forecast(network, past, rows, columns, 1)[0])
-    return torch.cat(found)
+    for network, past, way in zip(fitted.networks, fitted.pasts, fitted.courses, strict=True):
+        key = (id(past), way.stride, way.origins)
+        if key not in told:
+            columns = chain(torch.full_like(rows, past.columns - 1), way)
+            told[key] = tell(past, rows, columns, 1)
+        found.append(answered(network, told[key])[0])
+    return torch.stack(found).mean(dim=0)
 
 
 def on_panel(fitted: Fitted, panel: Panel) -> Fitted:
     """The same networks before other series, or before the same ones further on. Nothing is trained.
 
-    A series keeps the scale that it was trained with; a new one gets its own.
+    A series keeps the scale and the autoregression that it was trained with; a new one gets its own.
 
     Errors  DataError for values that the transform of the networks has no place for.
     """
-    transform = fitted.data.transform
-    refuse_outside(panel, transform)
-    names = (s.name for s in fitted.panel.series)
-    scales = dict(zip(names, fitted.data.scales, strict=True))
-    data = scaled(panel, fitted.horizon, transform, scales)
-    pasts = pasts_at_end(panel, data, fitted.courses, [past.usual for past in fitted.pasts])
+    refuse_outside(panel, fitted.data.transform)
+    return further(fitted, panel)
+
+
+def further(fitted: Fitted, panel: Panel) -> Fitted:
+    """`on_panel` without a look at all values: what it takes does not grow with the series."""
+    courses = fitted.courses
+    most = max(reach_at_end(way) + way.look.reach for way in courses)
+    data = further_on(panel, fitted.data, fitted.panel, most)
+    pasts = pasts_at_end(panel, data, courses, [past.usual for past in fitted.pasts])
     return replace(fitted, panel=panel, data=data, pasts=pasts)
 
 

@@ -17,7 +17,7 @@ Source  forking sequences of Wen et al. 2017 (a multi-horizon quantile recurrent
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -78,13 +78,32 @@ def forecast(
     network: OriginNetwork, past: Past, rows: Tensor, columns: Tensor, last: int
 ) -> Tensor:
     """z from the last origins of every chain: (last, B, horizon)."""
+    return answered(network, tell(past, rows, columns, last))
+
+
+class Told(NamedTuple):
+    """What a network is given, and the level (last, B, 1) that its answer is relative to."""
+
+    features: Tensor
+    bases: Tensor
+    expected: Tensor
+    level: Tensor
+
+
+def tell(past: Past, rows: Tensor, columns: Tensor, last: int) -> Told:
+    """Of every chain: all origins are seen, and the last ones forecast from."""
     near = columns[-last:]
-    found = network(
+    return Told(
         window.seen(past, rows, columns),
         window.continuations(past, rows, near),
         window.expected(past, rows, near),
+        window.at(past.level, rows, near)[..., None],
     )
-    return window.at(past.level, rows, near)[..., None] + found
+
+
+def answered(network: OriginNetwork, told: Told) -> Tensor:
+    """z from the last origins: (last, B, horizon)."""
+    return told.level + network(told.features, told.bases, told.expected)
 
 
 def _quiet(layer: nn.Linear, factor: float = 0.1) -> nn.Linear:
