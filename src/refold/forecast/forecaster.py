@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from refold.data.batch import Sequences
 from refold.data.scale import Transform
 from refold.data.window import Look, Past
 from refold.errors import DataError
@@ -32,6 +33,7 @@ from .sequences import (
     with_lines,
 )
 from .settings import Settings
+from .together import Task, together
 
 Floats = NDArray[np.float64]
 Progress = Callable[[int, int], None]
@@ -86,25 +88,38 @@ def fit_panel(
     """
     began = time.perf_counter()
     check_length(panel, horizon)
-    courses, usual, networks, runs = [], [], [], []
-    pasts: dict[tuple[Look, int, int], Past] = {}
+    threads = torch.get_num_threads()
     with _one_thread():
         data = scaled(panel, horizon, transform)
         if _course(panel, horizon, settings, 0).lines:
             data = with_lines(panel, data)
-        for member in range(settings.members):
-            way = _course(panel, horizon, settings, member)
-            key = (way.look, way.origins, way.stride)
-            past = pasts[key] = pasts.get(key) or past_of(panel, data, way)
-            network, run = _trained(past, data, way, settings, member)
-            parts = ((courses, way), (usual, past.usual), (networks, network), (runs, run))
-            for kept, one in parts:
-                kept.append(one)
+        members = range(settings.members)
+        courses = tuple(_course(panel, horizon, settings, member) for member in members)
+        usual, trainings = _trainings(panel, data, courses, settings)
+
+        def told(done: int) -> None:
             if progress:
-                progress(member + 1, settings.members)
-        found = (tuple(courses), pasts_at_end(panel, data, courses, usual))
-    found = (*found, tuple(networks), tuple(runs))
+                progress(done, settings.members)
+
+        networks, runs = zip(*together(trainings, threads, told), strict=True)
+        pasts = pasts_at_end(panel, data, courses, usual)
+    found = (courses, pasts, networks, runs)
     return Fitted(panel, horizon, settings, data, *found, time.perf_counter() - began)
+
+
+def _trainings(
+    panel: Panel, data: Scaled, courses: Sequence[Course], settings: Settings
+) -> tuple[list[float], list[Task[tuple[OriginNetwork, Run]]]]:
+    """The width that is usual for each network, and what trains it; networks share their pasts."""
+    pasts: dict[tuple[Look, int, int], Past] = {}
+    usual, trainings = [], []
+    for member, way in enumerate(courses):
+        key = (way.look, way.origins, way.stride)
+        if key not in pasts:
+            pasts[key] = past_of(panel, data, way)
+        usual.append(pasts[key].usual)
+        trainings.append(_training(pasts[key], data, way, settings, member))
+    return usual, trainings
 
 
 def pasts_at_end(
@@ -128,9 +143,9 @@ def _course(panel: Panel, horizon: int, settings: Settings, member: int) -> Cour
     return course(panel.seasons, horizon, [len(s) for s in panel.series], settings, member)
 
 
-def _trained(
+def _training(
     past: Past, data: Scaled, way: Course, settings: Settings, member: int
-) -> tuple[OriginNetwork, Run]:
+) -> Task[tuple[OriginNetwork, Run]]:
     seed = settings.seed * settings.members + member
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -147,7 +162,16 @@ def _trained(
         patience=None,
         seed=seed,
     )
-    return network, fit(Learner(network, past, data, way), drawn, plan)
+
+    def trained(check: Callable[[], None]) -> tuple[OriginNetwork, Run]:
+        def wanted(epoch: int) -> Sequences:
+            check()
+            return drawn(epoch)
+
+        with network.chance.seeded(seed):
+            return network, fit(Learner(network, past, data, way), wanted, plan)
+
+    return trained
 
 
 @contextmanager
