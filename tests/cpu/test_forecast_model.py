@@ -308,7 +308,7 @@ def test_every_table_has_the_simple_rows():
     assert found.ranked_by == "MASE"
     known = found.known.series[1].values
     np.testing.assert_array_equal(found.rows[1].forecasts[1], known[-12:-8])
-    linear = baselines.autoregression(known, (12,)).predict(4)
+    linear = baselines.autoregression(known, (12,)).predict(known, 4)
     np.testing.assert_array_equal(found.linear.forecasts[1], linear)
     by_hand = [
         np.abs(found.held_out.series[i].values - row).mean()

@@ -23,6 +23,7 @@ from refold.forecast.sequences import (
     naive_lag,
     past_of,
     scaled,
+    with_lines,
 )
 from refold.forecast.settings import Settings
 
@@ -230,7 +231,7 @@ def walk(length: int, seed: int = 0) -> np.ndarray:
 
 def learner(panel: Panel, horizon: int, **given) -> tuple[Learner, Past]:
     settings = Settings(**given)
-    data = scaled(panel, horizon)
+    data = with_lines(panel, scaled(panel, horizon))
     way = course(panel.seasons, horizon, [len(s) for s in panel.series], settings)
     past = past_of(panel, data, way)
     network = OriginNetwork(past.features, past.bases, horizon, way, settings)
@@ -239,7 +240,7 @@ def learner(panel: Panel, horizon: int, **given) -> tuple[Learner, Past]:
 
 def test_chains_visit_every_origin_that_counts_and_no_other():
     panel = panel_of(walk(70), walk(31, 1))
-    data = scaled(panel, 5)
+    data = with_lines(panel, scaled(panel, 5))
     way = course((4,), 5, [70, 31], Settings(origins=7))
     past = past_of(panel, data, way)
     drawn, number = draws(past, way, seed=0)
@@ -256,7 +257,7 @@ def test_chains_visit_every_origin_that_counts_and_no_other():
 def test_the_same_epoch_has_the_same_chains_and_another_has_others():
     panel = panel_of(walk(200))
     way = course((4,), 5, [200], Settings(origins=5))
-    past = past_of(panel, scaled(panel, 5), way)
+    past = past_of(panel, with_lines(panel, scaled(panel, 5)), way)
     drawn, number = draws(past, way, seed=0)
     first, again, other = (drawn(epoch).batch(range(number)).x for epoch in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)

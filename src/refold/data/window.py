@@ -110,7 +110,8 @@ class Past:
     Shapes  all (N, C) for N series, but first (N,), the column of each one's first value, and
     seasonal (S, N, C). step: mean |z(t) - z(t - 1)|; seasonal: the same over a season; spread: the
     deviation over `look.memory` steps; level and mean: over `look.level` and `look.width` steps.
-    line (N, C, H): a linear forecast from every step, where there is one.
+    line: a linear forecast from every step (N, C, H) or from the last one (N, 1, H), where there is
+    one.
     """
 
     look: Look
@@ -150,8 +151,9 @@ def past(
 ) -> Past:
     """Series (each (n,)) as one panel; origins may lie up to `most` steps before the end.
 
-    lines: forecasts (up to n, H) from the last steps of each, where there are any. usual: the width
-    that is usual in the panel; None takes the median of these series at their end.
+    lines: forecasts (up to n, H) from the last steps of each, where there are any; from the last
+    step only, if no series has more. usual: the width that is usual in the panel; None takes the
+    median of these series at their end.
     """
     columns = min(max(map(len, series)), most) + look.reach
     z = torch.from_numpy(np.stack([_padded(one, look, columns) for one in series]))
@@ -177,7 +179,8 @@ def past(
 
 
 def _ended(lines: Sequence[Floats], columns: int, horizon: int) -> Tensor:
-    """Forecasts of each series with a common end: (N, columns, horizon); 0 before the series."""
+    """Forecasts of each series with a common end; 0 before the series."""
+    columns = columns if max(map(len, lines)) > 1 else 1
     found = torch.zeros(len(lines), columns, horizon)
     for own, given in zip(found, lines, strict=True):
         held = min(columns, len(given))
@@ -196,10 +199,10 @@ def _padded(z: Floats, look: Look, columns: int) -> Floats:
 
 def _trailing(z: Tensor, width: int) -> Tensor:
     """Mean over the `width` values that end at each step (fewer at the very front)."""
-    total = torch.nn.functional.pad(z.cumsum(1), (1, 0))
-    ends = torch.arange(1, z.shape[1] + 1)
-    starts = (ends - width).clamp(min=0)
-    return (total[:, ends] - total[:, starts]) / (ends - starts)
+    total = z.cumsum(1)
+    sums = total.clone()
+    sums[:, width:] -= total[:, :-width]
+    return sums / torch.arange(1, z.shape[1] + 1).clamp(max=width)
 
 
 def _moves(z: Tensor, real: Tensor, lag: int, width: int) -> Tensor:
@@ -262,7 +265,8 @@ def continuations(past: Past, rows: Tensor, columns: Tensor) -> Tensor:
     mean = at(past.mean, rows, columns)[..., None] - level
     found.append(mean.expand(*columns.shape, look.horizon))
     if past.line is not None:
-        found.append(past.line[rows, columns.clamp(min=0)] - level)
+        # Counted from the end: where there are forecasts of the last step only, others raise.
+        found.append(past.line[rows, columns.clamp(min=0) - past.columns] - level)
     return torch.stack(found, dim=-2)
 
 

@@ -5,12 +5,15 @@ Each takes the known values of one series (N,) and returns the next `horizon` (H
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from refold.data.scale import Scale, choose_transform
+
+from . import least_squares
 
 Floats = NDArray[np.float64]
 
@@ -43,30 +46,55 @@ class Autoregression:
     scale: Scale
     intercept: float
     weights: Floats
-    recent: Floats
 
     @property
     def order(self) -> int:
         """The number of lags."""
         return len(self.weights)
 
-    def predict(self, horizon: int) -> Floats:
-        """Recursively: each forecast is a lag of the next.
+    def predict(self, values: Floats, horizon: int) -> Floats:
+        """What follows these values, recursively: each forecast is a lag of the next.
 
         A recursion that diverges is cut off at the scale's limits.
         """
-        return self.scale.invert(self.ahead(self.recent[None, ::-1], horizon)[0])
+        recent = self.scale.apply(values[len(values) - self.order :])
+        return self.scale.invert(self.ahead(recent[None, ::-1], horizon)[0])
 
     def ahead(self, lags: Floats, horizon: int) -> Floats:
         """Scaled forecasts from many origins: lags (T, order), newest first -> (T, horizon)."""
-        found = np.empty((len(lags), horizon))
-        lags = lags.copy()
+        order = self.order
+        line = np.empty((len(lags), order + horizon))
+        line[:, :order] = lags[:, ::-1]
+        oldest_first = self.weights[::-1]
         for k in range(horizon):
-            z = self.intercept + lags @ self.weights
-            found[:, k] = z.clip(self.scale.low, self.scale.high)
-            lags[:, 1:] = lags[:, :-1].copy()
-            lags[:, 0] = found[:, k]
-        return found
+            z = self.intercept + line[:, k : k + order] @ oldest_first
+            line[:, order + k] = z.clip(self.scale.low, self.scale.high)
+        return line[:, order:]
+
+
+def autoregressions(
+    values: Sequence[Floats], seasons: tuple[int, ...], scales: Sequence[Scale]
+) -> list[Autoregression]:
+    """`autoregression` of many series, those of equal length together. scales: of each."""
+    scaled = [scale.apply(y) for scale, y in zip(scales, values, strict=True)]
+    lengths = np.array([len(z) for z in scaled])
+    found: dict[int, Autoregression] = {}
+    for length in np.unique(lengths):
+        rows = np.flatnonzero(lengths == length)
+        fitted = _of_length(np.stack([scaled[i] for i in rows.tolist()]), seasons)
+        for i, weights in zip(rows.tolist(), fitted, strict=True):
+            found[i] = Autoregression(scales[i], float(weights[0]), weights[1:])
+    return [found[i] for i in range(len(scaled))]
+
+
+def _of_length(z: Floats, seasons: tuple[int, ...]) -> list[Floats]:
+    n = z.shape[1]
+    if n < _FEWEST:
+        return [np.array([0.0, 1.0])] * len(z)
+    seasonal = [p for s in seasons for p in (s, s + 1, 2 * s, 2 * s + 1)]
+    most = min(_MOST_LAGS, max(1, n // 4))
+    orders = sorted({p for p in [1, 2, 3, 4, 6, 8, 12, 24, *seasonal] if p <= most})
+    return least_squares.autoregressions(z, orders)
 
 
 def autoregression(
@@ -75,41 +103,10 @@ def autoregression(
     """A linear autoregression by least squares, its order chosen by the Bayesian criterion.
 
     Orders tried: 1, 2, 3, 4, 6, 8, 12, 24, and each season s as s, s + 1, 2 s, 2 s + 1, up to a
-    quarter of the length. All are compared on the same rows; the best is fitted again on all.
+    quarter of the length. All are compared on the same rows; the best is fitted again on all: see
+    least_squares.py.
 
     Without a scale, the series gets its own. Of fewer than 4 points, the last one goes on.
-
-    Source  Schwarz 1978 for the criterion, n log(mean squared error) + (p + 1) log n.
     """
     scale = scale or Scale.fit(values, choose_transform([values]))
-    z = scale.apply(values)
-    if len(z) < _FEWEST:
-        return Autoregression(scale, 0.0, np.ones(1), z[-1:])
-    order = _best_order(z, seasons)
-    design = _lagged(z, order)
-    solution = np.linalg.lstsq(design, z[order:], rcond=None)[0].astype(np.float64)
-    return Autoregression(scale, float(solution[0]), solution[1:], z[-order:])
-
-
-def _best_order(z: Floats, seasons: tuple[int, ...]) -> int:
-    seasonal = [p for s in seasons for p in (s, s + 1, 2 * s, 2 * s + 1)]
-    most = min(_MOST_LAGS, max(1, len(z) // 4))
-    orders = sorted({p for p in [1, 2, 3, 4, 6, 8, 12, 24, *seasonal] if p <= most})
-    longest = orders[-1]
-    design, known = _lagged(z, longest), z[longest:]
-    gram, moment, power = design.T @ design, design.T @ known, float(known @ known)
-    n = len(known)
-
-    def criterion(p: int) -> float:
-        part = slice(0, p + 1)
-        solution = np.linalg.lstsq(gram[part, part], moment[part], rcond=None)[0]
-        error = max(power - float(moment[part] @ solution), 1e-12 * max(power, 1.0))
-        return n * np.log(error / n) + (p + 1) * np.log(n)
-
-    return min(orders, key=criterion)
-
-
-def _lagged(z: Floats, order: int) -> Floats:
-    """Rows (1, z(t-1), ..., z(t-order)) for t = order .. N-1."""
-    lags = [z[order - i : len(z) - i] for i in range(1, order + 1)]
-    return np.stack([np.ones(len(z) - order), *lags], axis=1)
+    return autoregressions([values], seasons, [scale])[0]

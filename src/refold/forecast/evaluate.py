@@ -189,17 +189,16 @@ def _simple_forecasts(fitted: Fitted, horizon: int) -> list[tuple[str, str, list
         name = "Seasonal naive" if len(known.seasons) < 2 else f"Seasonal ({season}) naive"
         found.append((name, note, [baselines.seasonal_naive(y, horizon, season) for y in values]))
     # The same that the network is given among its continuations.
-    linear = [
-        baselines.autoregression(y, known.seasons, scale)
-        for y, scale in zip(values, fitted.data.scales, strict=True)
-    ]
+    linear = baselines.autoregressions(values, known.seasons, fitted.data.scales)
     orders = sorted({model.order for model in linear})
     told = str(orders[0]) if len(orders) == 1 else f"{orders[0]} to {orders[-1]}"
     note = f"least squares, order {told} by BIC, recursive, "
     note += {"log": "of logarithms", "sqrt": "of square roots", "none": "of plain values"}[
         linear[0].scale.transform
     ]
-    found.append((AUTOREGRESSION, note, [model.predict(horizon) for model in linear]))
+    found.append(
+        (AUTOREGRESSION, note, [m.predict(y, horizon) for m, y in zip(linear, values, strict=True)])
+    )
     return found
 
 

@@ -11,16 +11,29 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from refold.data.batch import Sequences
 from refold.data.scale import Transform
 from refold.data.window import Look, Past
 from refold.errors import DataError
 from refold.train.fit import Fit, Run, fit
 
 from .course import Course, course
-from .model import OriginNetwork, forecast
+from .model import OriginNetwork, Told, answered, tell
 from .panel import Panel
-from .sequences import Learner, Scaled, chain, draws, past_of, scaled
+from .sequences import (
+    Learner,
+    Scaled,
+    chain,
+    draws,
+    further_on,
+    past_at_end,
+    past_of,
+    reach_at_end,
+    scaled,
+    with_lines,
+)
 from .settings import Settings
+from .together import Task, together
 
 Floats = NDArray[np.float64]
 Progress = Callable[[int, int], None]
@@ -75,21 +88,38 @@ def fit_panel(
     """
     began = time.perf_counter()
     check_length(panel, horizon)
-    courses, usual, networks, runs = [], [], [], []
+    threads = torch.get_num_threads()
     with _one_thread():
         data = scaled(panel, horizon, transform)
-        for member in range(settings.members):
-            way = _course(panel, horizon, settings, member)
-            past = past_of(panel, data, way)
-            network, run = _trained(past, data, way, settings, member)
-            parts = ((courses, way), (usual, past.usual), (networks, network), (runs, run))
-            for kept, one in parts:
-                kept.append(one)
+        if _course(panel, horizon, settings, 0).lines:
+            data = with_lines(panel, data)
+        members = range(settings.members)
+        courses = tuple(_course(panel, horizon, settings, member) for member in members)
+        usual, trainings = _trainings(panel, data, courses, settings)
+
+        def told(done: int) -> None:
             if progress:
-                progress(member + 1, settings.members)
-        found = (tuple(courses), pasts_at_end(panel, data, courses, usual))
-    found = (*found, tuple(networks), tuple(runs))
+                progress(done, settings.members)
+
+        networks, runs = zip(*together(trainings, threads, told), strict=True)
+        pasts = pasts_at_end(panel, data, courses, usual)
+    found = (courses, pasts, networks, runs)
     return Fitted(panel, horizon, settings, data, *found, time.perf_counter() - began)
+
+
+def _trainings(
+    panel: Panel, data: Scaled, courses: Sequence[Course], settings: Settings
+) -> tuple[list[float], list[Task[tuple[OriginNetwork, Run]]]]:
+    """The width that is usual for each network, and what trains it; networks share their pasts."""
+    pasts: dict[tuple[Look, int, int], Past] = {}
+    usual, trainings = [], []
+    for member, way in enumerate(courses):
+        key = (way.look, way.origins, way.stride)
+        if key not in pasts:
+            pasts[key] = past_of(panel, data, way)
+        usual.append(pasts[key].usual)
+        trainings.append(_training(pasts[key], data, way, settings, member))
+    return usual, trainings
 
 
 def pasts_at_end(
@@ -99,20 +129,23 @@ def pasts_at_end(
 
     It is made anew after training too, where there is one that goes further back: sums that begin
     elsewhere are rounded otherwise, and a forecast is to be the same after `load` to the last bit.
+    Networks that look at the same share it.
     """
-    return tuple(
-        past_of(panel, data, way, way.origins * way.stride, one)
-        for way, one in zip(courses, usual, strict=True)
-    )
+    made: dict[tuple[Look, int, float], Past] = {}
+    keys = [(way.look, reach_at_end(way), one) for way, one in zip(courses, usual, strict=True)]
+    for key, way in zip(keys, courses, strict=True):
+        if key not in made:
+            made[key] = past_at_end(panel, data, way, key[-1])
+    return tuple(made[key] for key in keys)
 
 
 def _course(panel: Panel, horizon: int, settings: Settings, member: int) -> Course:
     return course(panel.seasons, horizon, [len(s) for s in panel.series], settings, member)
 
 
-def _trained(
+def _training(
     past: Past, data: Scaled, way: Course, settings: Settings, member: int
-) -> tuple[OriginNetwork, Run]:
+) -> Task[tuple[OriginNetwork, Run]]:
     seed = settings.seed * settings.members + member
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -129,7 +162,16 @@ def _trained(
         patience=None,
         seed=seed,
     )
-    return network, fit(Learner(network, past, data, way), drawn, plan)
+
+    def trained(check: Callable[[], None]) -> tuple[OriginNetwork, Run]:
+        def wanted(epoch: int) -> Sequences:
+            check()
+            return drawn(epoch)
+
+        with network.chance.seeded(seed):
+            return network, fit(Learner(network, past, data, way), wanted, plan)
+
+    return trained
 
 
 @contextmanager
@@ -149,35 +191,43 @@ def predict_panel(fitted: Fitted) -> list[Floats]:
     The mean of the networks is taken in the transformed units: for a logarithm, it is the
     geometric mean.
     """
-    parts = zip(fitted.networks, fitted.pasts, fitted.courses, strict=True)
     with _one_thread():
-        z = torch.stack([_ahead(*part) for part in parts]).mean(dim=0)
+        groups = torch.arange(len(fitted.panel.series)).split(_TOGETHER)
+        z = torch.cat([_ahead(fitted, rows) for rows in groups])
     return [fitted.data.invert(i, own) for i, own in enumerate(z.numpy().astype(np.float64))]
 
 
 @torch.no_grad()
-def _ahead(network: OriginNetwork, past: Past, way: Course) -> torch.Tensor:
-    """From the last column of every series: (N, H)."""
+def _ahead(fitted: Fitted, rows: torch.Tensor) -> torch.Tensor:
+    """From the last column of these series: (B, H). Networks that look at the same are told once."""
+    told: dict[tuple[int, int, int], Told] = {}
     found = []
-    for rows in torch.arange(len(past.z)).split(_TOGETHER):
-        columns = chain(torch.full_like(rows, past.columns - 1), way)
-        found.append(forecast(network, past, rows, columns, 1)[0])
-    return torch.cat(found)
+    for network, past, way in zip(fitted.networks, fitted.pasts, fitted.courses, strict=True):
+        key = (id(past), way.stride, way.origins)
+        if key not in told:
+            columns = chain(torch.full_like(rows, past.columns - 1), way)
+            told[key] = tell(past, rows, columns, 1)
+        found.append(answered(network, told[key])[0])
+    return torch.stack(found).mean(dim=0)
 
 
 def on_panel(fitted: Fitted, panel: Panel) -> Fitted:
     """The same networks before other series, or before the same ones further on. Nothing is trained.
 
-    A series keeps the scale that it was trained with; a new one gets its own.
+    A series keeps the scale and the autoregression that it was trained with; a new one gets its own.
 
     Errors  DataError for values that the transform of the networks has no place for.
     """
-    transform = fitted.data.transform
-    refuse_outside(panel, transform)
-    names = (s.name for s in fitted.panel.series)
-    scales = dict(zip(names, fitted.data.scales, strict=True))
-    data = scaled(panel, fitted.horizon, transform, scales)
-    pasts = pasts_at_end(panel, data, fitted.courses, [past.usual for past in fitted.pasts])
+    refuse_outside(panel, fitted.data.transform)
+    return further(fitted, panel)
+
+
+def further(fitted: Fitted, panel: Panel) -> Fitted:
+    """`on_panel` without a look at all values: what it takes does not grow with the series."""
+    courses = fitted.courses
+    most = max(reach_at_end(way) + way.look.reach for way in courses)
+    data = further_on(panel, fitted.data, fitted.panel, most)
+    pasts = pasts_at_end(panel, data, courses, [past.usual for past in fitted.pasts])
     return replace(fitted, panel=panel, data=data, pasts=pasts)
 
 

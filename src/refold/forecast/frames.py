@@ -12,9 +12,10 @@ from refold.errors import DataError
 from refold.ir.trace import Cell
 
 from .backtest import Backtest, backtest_panel
-from .forecaster import Fitted, fit_panel, on_panel, predict_panel
+from .forecaster import Fitted, fit_panel, further, predict_panel, refuse_outside
 from .intervals import Calibration, Sides, calibrate, check_levels
-from .panel import from_frame
+from .panel import Panel, from_frame
+from .rows import plain_rows
 from .saved import Saved, read_folder, write_folder
 from .settings import Settings
 from .tables import Kind, backtest_frame, forecast_frame, horizon_frame, metrics_frame
@@ -71,9 +72,29 @@ class Forecaster:
         self.horizon = horizon
         self.freq = freq
         self.seasons = seasons
-        self.fitted: Fitted | None = None
+        self._fitted: Fitted | None = None
+        self._panel: Panel | None = None
         self.calibration: Calibration | None = None
         self._kind = Kind()
+
+    @property
+    def fitted(self) -> Fitted | None:
+        """The networks before the newest rows; None before `fit`.
+
+        What they look back on is made when it is asked for: rows come one by one.
+        """
+        if self._fitted is not None and self._panel is not self._fitted.panel:
+            self._fitted = further(self._fitted, self._known)
+        return self._fitted
+
+    @fitted.setter
+    def fitted(self, fitted: Fitted) -> None:
+        self._fitted, self._panel = fitted, fitted.panel
+
+    @property
+    def _known(self) -> Panel:
+        assert self._panel is not None
+        return self._panel
 
     def fit(self, frame: Any) -> Forecaster:
         """Learn from a long frame (pandas, polars or Arrow) with unique_id, ds and y."""
@@ -169,9 +190,11 @@ class Forecaster:
         Errors  DataError for a gap, for a known row with another value, for a new series that is
         too short; nothing has changed then.
         """
-        fitted = self._used("update")
-        panel = appended(fitted.panel, from_frame(frame, like=fitted.panel), self.horizon)
-        self.fitted = on_panel(fitted, panel)
+        fitted, known = self._trained("update"), self._known
+        newer = plain_rows(frame, known) or from_frame(frame, like=known)
+        panel = appended(known, newer, self.horizon)
+        refuse_outside(newer, fitted.data.transform)
+        self._panel = panel
         return self
 
     def save(self, folder: str | Path) -> None:
@@ -202,11 +225,14 @@ class Forecaster:
         return model
 
     def _used(self, verb: str, other: str = "") -> Fitted:
-        if self.fitted is None:
+        return self.fitted or self._trained(verb, other)
+
+    def _trained(self, verb: str, other: str = "") -> Fitted:
+        if self._fitted is None:
             fact = "this forecaster has not been fitted"
             remedy = "call fit(frame) first" + f", {other}" * bool(other)
             raise DataError(fact, remedy, f"Forecaster.{verb}")
-        return self.fitted
+        return self._fitted
 
 
 def _check(horizon: object, freq: object, seasons: object) -> None:

@@ -17,7 +17,7 @@ Source  forking sequences of Wen et al. 2017 (a multi-horizon quantile recurrent
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from refold.errors import DataError
 from refold.nn.layer import Recurrent
 from refold.plan.cost import letters
 
+from .chance import Chance
 from .course import Course
 from .settings import Settings
 
@@ -47,7 +48,7 @@ class OriginNetwork(nn.Module):
         self, features: int, bases: int, horizon: int, course: Course, settings: Settings
     ) -> None:
         super().__init__()
-        self.noise = course.noise
+        self.chance = Chance(course.dropout, course.noise)
         hidden = course.hidden
         self.embed = nn.Linear(features, hidden)
         cell = cells.get(settings.cell) if isinstance(settings.cell, str) else settings.cell
@@ -60,16 +61,14 @@ class OriginNetwork(nn.Module):
         self.mix = nn.Linear(self.recurrence.output_features + hidden, hidden)
         self.gate = _quiet(nn.Linear(hidden, bases * horizon))
         self.correction = _quiet(nn.Linear(hidden, horizon))
-        self.dropout = nn.Dropout(course.dropout)
 
     def forward(self, features: Tensor, bases: Tensor, expected: Tensor) -> Tensor:
-        if self.training and self.noise:
-            features = features + self.noise * torch.randn_like(features)
-        e = self.dropout(torch.tanh(self.embed(features)))
+        dropped = self.chance.dropped
+        e = dropped(torch.tanh(self.embed(self.chance.noisy(features))))
         q, _ = self.recurrence(e)
         counted = len(bases)
-        mixed = self.mix(self.dropout(torch.cat([q[-counted:], e[-counted:]], dim=-1)))
-        u = self.dropout(torch.relu(mixed))
+        mixed = self.mix(dropped(torch.cat([q[-counted:], e[-counted:]], dim=-1)))
+        u = dropped(torch.relu(mixed))
         weights = self.gate(u).unflatten(-1, bases.shape[-2:]).softmax(dim=-2)
         return (weights * bases).sum(dim=-2) + expected * self.correction(u)
 
@@ -78,13 +77,32 @@ def forecast(
     network: OriginNetwork, past: Past, rows: Tensor, columns: Tensor, last: int
 ) -> Tensor:
     """z from the last origins of every chain: (last, B, horizon)."""
+    return answered(network, tell(past, rows, columns, last))
+
+
+class Told(NamedTuple):
+    """What a network is given, and the level (last, B, 1) that its answer is relative to."""
+
+    features: Tensor
+    bases: Tensor
+    expected: Tensor
+    level: Tensor
+
+
+def tell(past: Past, rows: Tensor, columns: Tensor, last: int) -> Told:
+    """Of every chain: all origins are seen, and the last ones forecast from."""
     near = columns[-last:]
-    found = network(
+    return Told(
         window.seen(past, rows, columns),
         window.continuations(past, rows, near),
         window.expected(past, rows, near),
+        window.at(past.level, rows, near)[..., None],
     )
-    return window.at(past.level, rows, near)[..., None] + found
+
+
+def answered(network: OriginNetwork, told: Told) -> Tensor:
+    """z from the last origins: (last, B, horizon)."""
+    return told.level + network(told.features, told.bases, told.expected)
 
 
 def _quiet(layer: nn.Linear, factor: float = 0.1) -> nn.Linear:

@@ -10,8 +10,8 @@ A cell of the user's own is kept as its graph: its file need not be there, and n
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
@@ -29,6 +29,7 @@ from refold.ir.trace import Cell
 from refold.train.checkpoints.file import read, write
 from refold.train.checkpoints.states import joined, part, restore_weights, weights
 
+from .baselines import Autoregression
 from .calendar import Frequency
 from .clock import Clock
 from .course import Course
@@ -203,6 +204,8 @@ def _series_together(tensors: Tensors, names: list[str], document: Document) -> 
 def _model_apart(fitted: Fitted) -> tuple[Tensors, Document]:
     scales = [[s.centre, s.unit, s.low, s.high] for s in fitted.data.scales]
     tensors = {"scales": torch.tensor(scales, dtype=torch.float64)}
+    if fitted.data.lines:
+        tensors |= joined(lines=_lines_apart(fitted.data.lines))
     for i, network in enumerate(fitted.networks):
         tensors |= joined(**{f"network{i}": weights(network)})
     return tensors, {
@@ -220,8 +223,10 @@ def _model_together(
         raise ValueError(f"there is no transform {transform!r}")
     rows = zip(panel.series, tensors["scales"].tolist(), strict=True)
     scales = {s.name: Scale(transform, *row) for s, row in rows}
-    data = scaled(panel, horizon, transform, scales)
     courses = tuple(_meant(each, path) for each in document["courses"])
+    data = scaled(panel, horizon, transform, scales)
+    if courses[0].lines:
+        data = replace(data, lines=_lines_together(part(tensors, "lines"), data.scales))
     pasts = pasts_at_end(panel, data, courses, document["usual"])
     networks = []
     for i, (past, course) in enumerate(zip(pasts, courses, strict=True)):
@@ -230,6 +235,21 @@ def _model_together(
         restore_weights(network, part(tensors, f"network{i}"), path)
         networks.append(network.eval())
     return Fitted(panel, horizon, settings, data, courses, pasts, tuple(networks), (), 0.0)
+
+
+def _lines_apart(lines: Sequence[Autoregression]) -> Tensors:
+    return {
+        "orders": torch.tensor([line.order for line in lines]),
+        "intercepts": torch.tensor([line.intercept for line in lines], dtype=torch.float64),
+        "weights": torch.from_numpy(np.concatenate([line.weights for line in lines])),
+    }
+
+
+def _lines_together(tensors: Tensors, scales: Sequence[Scale]) -> tuple[Autoregression, ...]:
+    orders, intercepts = tensors["orders"].tolist(), tensors["intercepts"].tolist()
+    weights = tensors["weights"].split(orders)
+    parts = zip(scales, intercepts, weights, strict=True)
+    return tuple(Autoregression(scale, b, w.numpy()) for scale, b, w in parts)
 
 
 # Records, cells and types as JSON has them

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -16,7 +17,7 @@ from refold.data.batch import Batch, Sequences
 from refold.data.scale import Scale, Transform, choose_transform
 from refold.data.window import Past
 
-from .baselines import autoregression
+from .baselines import Autoregression, autoregressions
 from .course import Course
 from .metrics import naive_error, smape
 from .model import OriginNetwork, forecast
@@ -35,7 +36,8 @@ class Scaled:
 
     values: each series' logarithm, root or plain values, shifted, and divided by its deviation
     unless it is a logarithm, whose differences have no unit. slope, offset (N,): from there to
-    naive errors. usual: the naive forecast's mean sMAPE and MASE over the last horizon.
+    naive errors. usual: the naive forecast's mean sMAPE and MASE over the last horizon. lines: of
+    each series the linear autoregression that networks are given; () where they are given none.
     """
 
     values: tuple[Floats, ...]
@@ -44,6 +46,7 @@ class Scaled:
     slope: Tensor
     offset: Tensor
     usual: tuple[float, float]
+    lines: tuple[Autoregression, ...] = ()
 
     def invert(self, i: int, z: Floats) -> Floats:
         """Of series i, back to its units."""
@@ -65,12 +68,42 @@ def scaled(
     own = [s.values for s in panel.series]
     transform = transform or choose_transform(own)
     each = tuple(scales.get(s.name) or Scale.fit(s.values, transform) for s in panel.series)
-    units = [s.unit if transform == "log" else 1.0 for s in each]
-    values = tuple(s.apply(y) * u for s, y, u in zip(each, own, units, strict=True))
+    values = tuple(_seen(y, s) for y, s in zip(own, each, strict=True))
     lag = naive_lag(panel.seasons, horizon)
     errors = np.array([_naive_unit(y, lag) for y in own])
     slope, offset = _into_errors(transform, each, errors)
     return Scaled(values, each, transform, slope, offset, _usual(own, errors, horizon, lag))
+
+
+def with_lines(panel: Panel, data: Scaled) -> Scaled:
+    """With the autoregression of every series, fitted to all of its values."""
+    values = [s.values for s in panel.series]
+    return replace(data, lines=tuple(autoregressions(values, panel.seasons, data.scales)))
+
+
+def further_on(panel: Panel, data: Scaled, known: Panel, most: int) -> Scaled:
+    """The ends of a panel's series, `most` steps, as networks see them that have learned `known`.
+
+    A series of that name keeps its scale and its autoregression; a new one gets its own. How
+    errors are measured stays as it was in training.
+    """
+    names = [s.name for s in known.series]
+    scales = dict(zip(names, data.scales, strict=True))
+    each = tuple(scales.get(s.name) or Scale.fit(s.values, data.transform) for s in panel.series)
+    values = tuple(_seen(s.values[-most:], own) for s, own in zip(panel.series, each, strict=True))
+    found = replace(data, values=values, scales=each)
+    if not data.lines:
+        return found
+    lines = dict(zip(names, data.lines, strict=True))
+    new = [(s, own) for s, own in zip(panel.series, each, strict=True) if s.name not in lines]
+    fitted = autoregressions([s.values for s, _ in new], panel.seasons, [own for _, own in new])
+    lines.update({s.name: line for (s, _), line in zip(new, fitted, strict=True)})
+    return replace(found, lines=tuple(lines[s.name] for s in panel.series))
+
+
+def _seen(values: Floats, scale: Scale) -> Floats:
+    """Scaled; a logarithm keeps its unit."""
+    return scale.apply(values) * (scale.unit if scale.transform == "log" else 1.0)
 
 
 def naive_lag(seasons: tuple[int, ...], horizon: int) -> int:
@@ -113,31 +146,41 @@ def _usual(values: Sequence[Floats], errors: Floats, horizon: int, lag: int) -> 
     return max(float(np.mean(percent)), 0.1), max(float(np.mean(scaled_)), 0.01)
 
 
-def past_of(
-    panel: Panel, data: Scaled, course: Course, most: int | None = None, usual: float | None = None
-) -> Past:
-    """The panel as tensors, as far back as this course looks, or `most` steps.
+def past_of(panel: Panel, data: Scaled, course: Course) -> Past:
+    """The panel as tensors to be trained on: as far back as this course looks."""
+    most = course.span + (course.origins + 1) * course.stride
+    return window.past(data.values, course.look, most, _lines(panel, data, course, most))
 
-    usual: the width that is usual in the panel that was trained on; None measures it here.
+
+def past_at_end(panel: Panel, data: Scaled, course: Course, usual: float) -> Past:
+    """The panel as tensors to forecast from the end of every series, and from no earlier step.
+
+    usual: the width that is usual in the panel that was trained on.
     """
-    if most is None:
-        most = course.span + (course.origins + 1) * course.stride
-    lines = None
-    if course.lines:
-        lines = [_lines(s.values, data, i, course, most) for i, s in enumerate(panel.series)]
-    return window.past(data.values, course.look, most, lines, usual)
+    lines = _lines(panel, data, course, 1)
+    return window.past(data.values, course.look, reach_at_end(course), lines, usual)
 
 
-def _lines(values: Floats, data: Scaled, i: int, course: Course, most: int) -> Floats:
-    """The linear autoregression's forecasts from the last steps of a series: (most, H)."""
-    scale = data.scales[i]
-    line = autoregression(values, course.look.seasons, scale)
-    z = scale.apply(values)
-    padded = np.concatenate([np.repeat(z[0], line.order), z])
-    origins = np.arange(max(0, len(z) - most), len(z))
-    lags = padded[origins[:, None] + line.order - np.arange(line.order)]
-    unit = scale.unit if data.transform == "log" else 1.0
-    return line.ahead(lags, course.look.horizon) * unit
+def reach_at_end(course: Course) -> int:
+    """How many steps before the end there are origins in a forecast."""
+    return course.origins * course.stride
+
+
+def _lines(panel: Panel, data: Scaled, course: Course, most: int) -> list[Floats] | None:
+    """What the autoregressions forecast from the last steps of every series: (most, H) each."""
+    if not course.lines:
+        return None
+    pairs = zip(panel.series, data.lines, strict=True)
+    return [_ahead(s.values, line, most, course.look.horizon) for s, line in pairs]
+
+
+def _ahead(values: Floats, line: Autoregression, most: int, horizon: int) -> Floats:
+    scale, order = line.scale, line.order
+    z = scale.apply(values[-(most + order) :])
+    padded = np.concatenate([np.repeat(z[0], order), z])
+    lags = sliding_window_view(padded, order)[1:][-most:]
+    unit = scale.unit if scale.transform == "log" else 1.0
+    return line.ahead(lags[:, ::-1], horizon) * unit
 
 
 class Learner(nn.Module):

@@ -10,6 +10,7 @@ from refold.errors import DataError
 
 from .calendar import text
 from .forecaster import check_length
+from .growth import longer
 from .panel import Panel, Series
 
 _WHERE = "newer rows"
@@ -55,8 +56,8 @@ def _longer(series: Series, newer: Series, panel: Panel) -> Series:
         )
         fact += f"of {text(newer.stamps[~known][0])}: {text(missing)} is missing"
         raise DataError(fact, "give every row from there on", _WHERE)
-    stamps = np.concatenate([series.stamps, newer.stamps[~known]])
-    return Series(series.name, stamps, np.concatenate([series.values, fresh]))
+    stamps = longer(series.stamps, newer.stamps[~known])
+    return Series(series.name, stamps, longer(series.values, fresh))
 
 
 def _refuse_changed(series: Series, newer: Series, at: np.ndarray) -> None:
