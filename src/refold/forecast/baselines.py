@@ -70,14 +70,18 @@ class Autoregression:
 
 
 def autoregression(
-    values: Floats, seasons: tuple[int, ...], scale: Scale | None = None
+    values: Floats,
+    seasons: tuple[int, ...],
+    scale: Scale | None = None,
+    missing: NDArray[np.bool_] | None = None,
 ) -> Autoregression:
     """A linear autoregression by least squares, its order chosen by the Bayesian criterion.
 
     Orders tried: 1, 2, 3, 4, 6, 8, 12, 24, and each season s as s, s + 1, 2 s, 2 s + 1, up to a
     quarter of the length. All are compared on the same rows; the best is fitted again on all.
 
-    Without a scale, the series gets its own. Of fewer than 4 points, the last one goes on.
+    Without a scale, the series gets its own. Of fewer than 4 points, the last one goes on. missing
+    (N,): values that were filled in, which it does not have to explain.
 
     Source  Schwarz 1978 for the criterion, n log(mean squared error) + (p + 1) log n.
     """
@@ -85,18 +89,18 @@ def autoregression(
     z = scale.apply(values)
     if len(z) < _FEWEST:
         return Autoregression(scale, 0.0, np.ones(1), z[-1:])
-    order = _best_order(z, seasons)
-    design = _lagged(z, order)
-    solution = np.linalg.lstsq(design, z[order:], rcond=None)[0].astype(np.float64)
+    seen = np.ones(len(z), dtype=bool) if missing is None else ~missing
+    order = _best_order(z, seasons, seen)
+    design, goal = _observed(z, order, seen)
+    solution = np.linalg.lstsq(design, goal, rcond=None)[0].astype(np.float64)
     return Autoregression(scale, float(solution[0]), solution[1:], z[-order:])
 
 
-def _best_order(z: Floats, seasons: tuple[int, ...]) -> int:
+def _best_order(z: Floats, seasons: tuple[int, ...], seen: NDArray[np.bool_]) -> int:
     seasonal = [p for s in seasons for p in (s, s + 1, 2 * s, 2 * s + 1)]
     most = min(_MOST_LAGS, max(1, len(z) // 4))
     orders = sorted({p for p in [1, 2, 3, 4, 6, 8, 12, 24, *seasonal] if p <= most})
-    longest = orders[-1]
-    design, known = _lagged(z, longest), z[longest:]
+    design, known = _observed(z, orders[-1], seen)
     gram, moment, power = design.T @ design, design.T @ known, float(known @ known)
     n = len(known)
 
@@ -107,6 +111,12 @@ def _best_order(z: Floats, seasons: tuple[int, ...]) -> int:
         return n * np.log(error / n) + (p + 1) * np.log(n)
 
     return min(orders, key=criterion)
+
+
+def _observed(z: Floats, order: int, seen: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """The rows whose value was observed, all where none was, and these values."""
+    design, goal, rows = _lagged(z, order), z[order:], seen[order:]
+    return (design, goal) if rows.all() or not rows.any() else (design[rows], goal[rows])
 
 
 def _lagged(z: Floats, order: int) -> Floats:

@@ -1,7 +1,8 @@
-"""The series of a table, checked: sorted, evenly spaced, finite.
+"""The series of a table, checked: sorted, on a grid, finite.
 
-A Panel is what every later step works on. Nothing is mended in silence: what cannot be forecast as
-it stands is an error that names the series, the stamp and the row.
+A Panel is what every later step works on. Nothing is mended in silence: values that are missing are
+counted in a note, and what cannot be forecast as it stands is an error that names the series, the
+stamp and the row.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from refold.errors import DataError
 from . import calendar
 from .calendar import Frequency, Stamps
 from .clock import Clock, offset_of, read_clock
+from .gaps import observed_rows, on_grid
 from .seasons import find_seasons
+from .series import Series
 from .stamps import (
     MISSING,
     are_compact,
@@ -36,18 +39,6 @@ from .stamps import (
 from .table import Table
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Series:
-    """One series: stamps (N,) and values (N,), in order of time."""
-
-    name: str
-    stamps: Stamps
-    values: Floats
-
-    def __len__(self) -> int:
-        return len(self.values)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,8 +62,8 @@ class Panel:
 
     def split(self, horizon: int) -> tuple[Panel, Panel]:
         """All but the last `horizon` points of every series, and those points."""
-        early = tuple(Series(s.name, s.stamps[:-horizon], s.values[:-horizon]) for s in self.series)
-        late = tuple(Series(s.name, s.stamps[-horizon:], s.values[-horizon:]) for s in self.series)
+        early = tuple(s[:-horizon] for s in self.series)
+        late = tuple(s[-horizon:] for s in self.series)
         return replace(self, series=early), replace(self, series=late)
 
     def future(self, horizon: int) -> list[Stamps]:
@@ -204,26 +195,30 @@ def _without_zone(column: nw.Series) -> pl.Series:
 
 
 def _values(frame: pl.DataFrame, name: str, where: str) -> pl.Series:
-    """y as finite numbers."""
+    """y as finite numbers, null where none is given."""
     cells = frame["y"]
     numbers = as_numbers(cells)
     text = cells.dtype == pl.String
     absent = cells.is_null() | (cells.is_in(MISSING) if text else numbers.is_nan())
-    for bad, what in (
-        (absent.fill_null(True), "is missing"),
-        (numbers.is_null(), "is no number"),
-        (~numbers.is_finite().fill_null(False), "is not finite"),
+    absent = absent.fill_null(True)
+    for bad, what, remedy in (
+        (
+            numbers.is_null() & ~absent,
+            "is no number",
+            "write numbers with a decimal point and without separators or units",
+        ),
+        (
+            ~(numbers.is_finite().fill_null(False) | absent),
+            "is not finite",
+            "give a number, or leave the cell empty where there was none",
+        ),
     ):
         if bad.any():
             at = int(bad.arg_max() or 0)
-            shown = "" if what == "is missing" else f" {cells[at]!r}"
-            fact = f"row {frame['row'][at]}: the value{shown} of series "
+            fact = f"row {frame['row'][at]}: the value {cells[at]!r} of series "
             fact += f"{frame['unique_id'][at]} at {frame['ds'][at]} {what}"
-            remedy = "fill it in, or leave out the rows up to it"
-            if what == "is no number":
-                remedy = "write numbers with a decimal point and without separators or units"
             raise DataError(fact, remedy, f"{where}, column {name}")
-    return numbers.alias("y")
+    return pl.select(pl.when(~absent).then(numbers)).to_series().alias("y")
 
 
 def _stamped(frame: pl.DataFrame, where: str) -> pl.DataFrame:
@@ -262,22 +257,32 @@ def _panel(
     placed = _ordered(frame)
     if not placed["row"].equals(frame["row"]):
         told.append("rows were not in order of time: sorted")
-    frame = placed
+    # Rows before the first value of a series that is known already say that these are missing.
+    frame = observed_rows(placed, where, leading=like is None)
     groups = frame.partition_by("unique_id", maintain_order=True)
     stamps = [_array(group["ds"]) for group in groups]
     frequency = like.frequency if like else _frequency(stamps, freq)
-    for group, own in zip(groups, stamps, strict=True):
-        _check_spacing(group, own, frequency, where)
-    series = tuple(
-        Series(group["unique_id"][0], own, group["y"].to_numpy().astype(np.float64))
-        for group, own in zip(groups, stamps, strict=True)
-    )
+    parts = zip(groups, stamps, strict=True)
+    series = tuple(on_grid(group, own, frequency, where) for group, own in parts)
     if like:
         return replace(like, series=series, notes=(*notes, *told))
-    found, how = find_seasons([one.values for one in series], frequency, seasons, holdout)
+    # For the search, the last value goes on where one is missing.
+    found, how = find_seasons([s.filled(()).values for s in series], frequency, seasons, holdout)
     said = "given" if freq else "read off the stamps"
     notes = (*notes, *told, f"frequency {frequency.alias} ({frequency.unit}), {said}", how)
-    return Panel(series, frequency, found, clock, notes)
+    notes += _of_missing(series)
+    return Panel(tuple(s.filled(found) for s in series), frequency, found, clock, notes)
+
+
+def _of_missing(series: Sequence[Series]) -> tuple[str, ...]:
+    counts = [0 if s.missing is None else int(s.missing.sum()) for s in series]
+    if not any(counts):
+        return ()
+    of = f" of {sum(map(len, series)):,} values are missing"
+    if len(series) > 1:
+        of += f", in {np.count_nonzero(counts):,} of {len(series):,} series"
+    filled = "filled in from those before them, and counted in no error"
+    return (f"{sum(counts):,}{of}: {filled}",)
 
 
 def _frequency(stamps: list[Stamps], freq: str | None) -> Frequency:
@@ -356,30 +361,3 @@ def _array(stamps: pl.Series) -> Stamps:
     if stamps.dtype.is_integer():
         return stamps.cast(pl.Int64).to_numpy()
     return stamps.cast(pl.Datetime("us")).to_numpy().astype("datetime64[us]")
-
-
-def _check_spacing(group: pl.DataFrame, stamps: Stamps, frequency: Frequency, where: str) -> None:
-    name = group["unique_id"][0]
-    position = frequency.grid(stamps, stamps[0])
-    steps = np.diff(position)
-    off = position % 1 != 0
-    if (stamps[1:] == stamps[:-1]).any():
-        at = int((stamps[1:] == stamps[:-1]).argmax())
-        rows = f"rows {group['row'][at]} and {group['row'][at + 1]}"
-        fact = f"series {name} has two values at {calendar.text(stamps[at])} ({rows})"
-        remedy = "leave one out; if these are several series, say which column names them (--id)"
-        raise DataError(fact, remedy, where)
-    if off.any():
-        at = int(off.argmax())
-        fact = f"series {name}, row {group['row'][at]}: {calendar.text(stamps[at])} does not fall "
-        fact += f"on {frequency.unit} ({frequency.alias}) counted from {calendar.text(stamps[0])}"
-        raise DataError(fact, "move that stamp, or name the spacing (--freq, freq=)", where)
-    if (steps > 1).any():
-        at = int((steps > 1).argmax())
-        missing = int(steps[at]) - 1
-        expected = calendar.text(frequency.after(stamps[at], 1)[0])
-        fact = f"series {name} has a gap: {expected} is missing"
-        fact += f", the first of {missing} between" if missing > 1 else ", between"
-        fact += f" {calendar.text(stamps[at])} and {calendar.text(stamps[at + 1])}"
-        remedy = f"fill in the {frequency.unit}, or leave out the rows before the gap"
-        raise DataError(fact, remedy, where)

@@ -178,7 +178,12 @@ def _together(tensors: Tensors, document: Document, path: Path) -> Saved:
 
 
 def _series_apart(panel: Panel) -> Tensors:
-    return {
+    held = {}
+    if any(s.missing is not None for s in panel.series):
+        held["missing"] = torch.from_numpy(
+            np.concatenate([np.isnan(s.observed) for s in panel.series])
+        )
+    return held | {
         "values": torch.from_numpy(np.concatenate([s.values for s in panel.series])),
         "lengths": torch.tensor([len(s) for s in panel.series]),
         "first": torch.from_numpy(np.stack([s.stamps[0] for s in panel.series]).astype(np.int64)),
@@ -190,10 +195,14 @@ def _series_together(tensors: Tensors, names: list[str], document: Document) -> 
     first = tensors["first"].numpy()
     if frequency.kind != "number":
         first = first.astype("datetime64[us]")
-    values = np.split(tensors["values"].numpy(), np.cumsum(tensors["lengths"].numpy())[:-1])
+    ends = np.cumsum(tensors["lengths"].numpy())[:-1]
+    values, missing = np.split(tensors["values"].numpy(), ends), [None] * len(names)
+    if "missing" in tensors:
+        parts = np.split(tensors["missing"].numpy(), ends)
+        missing = [part if part.any() else None for part in parts]
     return tuple(
-        Series(name, np.concatenate([[start], frequency.after(start, len(y) - 1)]), y)
-        for name, start, y in zip(names, first, values, strict=True)
+        Series(name, np.concatenate([[start], frequency.after(start, len(y) - 1)]), y, absent)
+        for name, start, y, absent in zip(names, first, values, missing, strict=True)
     )
 
 

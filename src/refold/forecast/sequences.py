@@ -18,9 +18,9 @@ from refold.data.window import Past
 
 from .baselines import autoregression
 from .course import Course
-from .metrics import naive_error, smape
+from .metrics import mae, naive_error, smape
 from .model import OriginNetwork, forecast
-from .panel import Panel
+from .panel import Panel, Series
 
 Floats = NDArray[np.float64]
 
@@ -64,13 +64,14 @@ def scaled(
     """
     own = [s.values for s in panel.series]
     transform = transform or choose_transform(own)
-    each = tuple(scales.get(s.name) or Scale.fit(s.values, transform) for s in panel.series)
+    each = tuple(scales.get(s.name) or Scale.fit(s.known, transform) for s in panel.series)
     units = [s.unit if transform == "log" else 1.0 for s in each]
     values = tuple(s.apply(y) * u for s, y, u in zip(each, own, units, strict=True))
     lag = naive_lag(panel.seasons, horizon)
-    errors = np.array([_naive_unit(y, lag) for y in own])
+    errors = np.array([_naive_unit(s, lag) for s in panel.series])
     slope, offset = _into_errors(transform, each, errors)
-    return Scaled(values, each, transform, slope, offset, _usual(own, errors, horizon, lag))
+    usual = _usual(panel.series, errors, horizon, lag)
+    return Scaled(values, each, transform, slope, offset, usual)
 
 
 def naive_lag(seasons: tuple[int, ...], horizon: int) -> int:
@@ -78,10 +79,10 @@ def naive_lag(seasons: tuple[int, ...], horizon: int) -> int:
     return seasons[0] if seasons and seasons[0] <= horizon else 1
 
 
-def _naive_unit(values: Floats, lag: int) -> float:
+def _naive_unit(series: Series, lag: int) -> float:
     """The in-sample naive error. A series that never changes still needs a unit."""
-    level = float(np.abs(values).mean()) or 1.0
-    return max(naive_error(values, lag), 1e-3 * level)
+    level = float(np.abs(series.known).mean()) or 1.0
+    return max(naive_error(series.observed, lag), 1e-3 * level)
 
 
 def _into_errors(
@@ -97,17 +98,18 @@ def _into_errors(
     return torch.from_numpy(slope).float(), torch.from_numpy(offset).float()
 
 
-def _usual(values: Sequence[Floats], errors: Floats, horizon: int, lag: int) -> tuple[float, float]:
+def _usual(series: Sequence[Series], errors: Floats, horizon: int, lag: int) -> tuple[float, float]:
     """Mean sMAPE and MASE of the naive forecast of the last horizon, as far as it is there."""
     percent, scaled_ = [], []
-    for y, error in zip(values, errors, strict=True):
-        ahead = min(horizon, len(y) - lag)
+    for one, error in zip(series, errors, strict=True):
+        ahead = min(horizon, len(one) - lag)
         if ahead < 1:
             continue
-        origin = len(y) - ahead
-        f = y[origin - lag + np.arange(ahead) % lag]
-        percent.append(smape(y[origin:], f))
-        scaled_.append(np.abs(y[origin:] - f).mean() / error)
+        origin = len(one) - ahead
+        y, f = one.observed[origin:], one.values[origin - lag + np.arange(ahead) % lag]
+        if not np.isnan(y).all():
+            percent.append(smape(y, f))
+            scaled_.append(mae(y, f) / error)
     if not percent:
         return 1.0, 1.0
     return max(float(np.mean(percent)), 0.1), max(float(np.mean(scaled_)), 0.01)
@@ -124,15 +126,16 @@ def past_of(
         most = course.span + (course.origins + 1) * course.stride
     lines = None
     if course.lines:
-        lines = [_lines(s.values, data, i, course, most) for i, s in enumerate(panel.series)]
-    return window.past(data.values, course.look, most, lines, usual)
+        lines = [_lines(s, data, i, course, most) for i, s in enumerate(panel.series)]
+    missing = [s.missing for s in panel.series]
+    return window.past(data.values, course.look, most, lines, usual, missing)
 
 
-def _lines(values: Floats, data: Scaled, i: int, course: Course, most: int) -> Floats:
+def _lines(series: Series, data: Scaled, i: int, course: Course, most: int) -> Floats:
     """The linear autoregression's forecasts from the last steps of a series: (most, H)."""
     scale = data.scales[i]
-    line = autoregression(values, course.look.seasons, scale)
-    z = scale.apply(values)
+    line = autoregression(series.values, course.look.seasons, scale, series.missing)
+    z = scale.apply(series.values)
     padded = np.concatenate([np.repeat(z[0], line.order), z])
     origins = np.arange(max(0, len(z) - most), len(z))
     lags = padded[origins[:, None] + line.order - np.arange(line.order)]
