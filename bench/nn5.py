@@ -65,6 +65,17 @@ def write_long(series: Wide, path: Path) -> None:
     pl.concat(parts).write_csv(path)
 
 
+def whole(y: Floats) -> Floats:
+    """From the first observed value on, and filled in."""
+    return filled(y[int(np.isnan(y).argmin()) :], (SEASON,))
+
+
+def in_step(forecast: Floats, y: Floats) -> Floats:
+    """A forecast goes on from the last observed value: the part of it that is after the last day."""
+    late = int(np.isnan(y)[::-1].argmin())
+    return np.concatenate([forecast[late:], np.full(late, np.nan)])
+
+
 def score(train: Wide, test: Wide, forecasts: Wide) -> dict[str, float]:
     """Mean sMAPE and MASE over the series."""
     percent = [smape(y, forecasts[name]) for name, y in test.items()]
@@ -82,7 +93,9 @@ def measure(train: Wide, test: Wide, seed: int) -> dict:
         fitted = fit_panel(panel, HORIZON, Settings(seed=seed))
         values = predict_panel(fitted)
         seconds = time.perf_counter() - began
-    forecasts = {s.name: f for s, f in zip(panel.series, values, strict=True)}
+    forecasts = {
+        s.name: in_step(f, train[s.name]) for s, f in zip(panel.series, values, strict=True)
+    }
     rest = {"seed": seed, "seconds": round(seconds), "weights": fitted.parameters}
     return {**score(train, test, forecasts), **rest, "notes": list(panel.notes)}
 

@@ -129,15 +129,15 @@ def test_what_is_refused(refold, shop, tmp_path, words, text, monkeypatch):
 
 
 def test_bad_files_are_refused_alike(refold, tmp_path):
-    (tmp_path / "empty.csv").write_text("t,y\n1,\n2,NA\n", encoding="utf-8")
+    (tmp_path / "twice.csv").write_text("t,y\n1,0.5\n2,0.5\n2,0.5\n", encoding="utf-8")
     (tmp_path / "old.xls").write_text("x")
-    for file, text in (("empty.csv", "no observed value"), ("none.csv", "there is no file")):
+    for file, text in (("twice.csv", "has two values at 2"), ("none.csv", "there is no file")):
         code, _, err = refold("forecast", file, "--horizon", 1)
         assert code == 2 and text in err
     assert refold("forecast", "old.xls", "--horizon", 1)[0] == 2
     assert refold("forecast", "--horizon", 1)[0] == 2
     assert refold("forecast", "--example", "flowers", "--horizon", 1)[0] == 2
-    assert refold("forecast", "empty.csv", "--horizon", "many")[0] == 2
+    assert refold("forecast", "twice.csv", "--horizon", "many")[0] == 2
     assert names(tmp_path) == ["gap.csv", "old.xls"]
 
 
