@@ -19,6 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from . import beside
+from .beside import Beside, Told
+
 Floats = NDArray[np.float64]
 
 # Features further out than this are outliers: cut, so that none rules a product.
@@ -111,7 +114,7 @@ class Past:
     seasonal (S, N, C). step: mean |z(t) - z(t - 1)|; seasonal: the same over a season; spread: the
     deviation over `look.memory` steps; level and mean: over `look.level` and `look.width` steps.
     line (N, C, H): a linear forecast from every step, where there is one. observed (N, C): where a
-    value was observed and none filled in; None: everywhere.
+    value was observed and none filled in; None: everywhere. beside: covariates, where there are any.
     """
 
     look: Look
@@ -125,6 +128,7 @@ class Past:
     usual: float
     line: Tensor | None = None
     observed: Tensor | None = None
+    beside: Beside | None = None
 
     @property
     def columns(self) -> int:
@@ -311,6 +315,8 @@ def seen(past: Past, rows: Tensor, columns: Tensor) -> Tensor:
         usual = 1.0 if look.waves else ago**0.5 / _STEPS
         again = _seasonal(past, rows, columns, season, more, level)[0]
         parts += [again / width, change / (usual * width), (count >= ago).float()[..., None]]
+    if past.beside is not None:
+        parts.append(beside.seen(past.beside, look.recent, rows, columns))
     return torch.cat(parts, dim=-1).clamp(-_LIMIT, _LIMIT)
 
 
@@ -319,6 +325,15 @@ def _age(count: Tensor, look: Look) -> Tensor:
     full = (count + 1).float()
     share = (full / (look.recent + 1)).clamp(max=1.0)
     return torch.stack([share, (full / look.reach).clamp(0.01, 1.0).log()], dim=-1)
+
+
+def told(past: Past, rows: Tensor, columns: Tensor, last: int) -> Told | None:
+    """What goes beside the features of chains, of which the `last` origins are forecast from."""
+    if past.beside is None:
+        return None
+    look = past.look
+    how = (look.horizon, look.lags, look.level, past.usual)
+    return beside.told(past.beside, rows, columns, last, *how)
 
 
 def targets(past: Past, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:

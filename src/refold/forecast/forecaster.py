@@ -16,6 +16,7 @@ from refold.data.window import Look, Past
 from refold.errors import DataError
 from refold.train.fit import Fit, Run, fit
 
+from .beside import check_future
 from .course import Course, course
 from .model import OriginNetwork, forecast
 from .panel import Panel
@@ -116,7 +117,9 @@ def _trained(
     seed = settings.seed * settings.members + member
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = OriginNetwork(past.features, past.bases, way.look.horizon, way, settings)
+        network = OriginNetwork(
+            past.features, past.bases, way.look.horizon, way, settings, past.beside
+        )
     drawn, number = draws(past, way, seed)
     plan = Fit(
         epochs=-(-way.steps // -(-number // way.batch)),
@@ -148,7 +151,10 @@ def predict_panel(fitted: Fitted) -> list[Floats]:
 
     The mean of the networks is taken in the transformed units: for a logarithm, it is the
     geometric mean.
+
+    Errors  DataError where a covariate is not known as far ahead.
     """
+    check_future(fitted.panel, fitted.horizon)
     parts = zip(fitted.networks, fitted.pasts, fitted.courses, strict=True)
     with _one_thread():
         z = torch.stack([_ahead(*part) for part in parts]).mean(dim=0)
@@ -176,7 +182,7 @@ def on_panel(fitted: Fitted, panel: Panel) -> Fitted:
     refuse_outside(panel, transform)
     names = (s.name for s in fitted.panel.series)
     scales = dict(zip(names, fitted.data.scales, strict=True))
-    data = scaled(panel, fitted.horizon, transform, scales)
+    data = scaled(panel, fitted.horizon, transform, scales, fitted.data.beside)
     pasts = pasts_at_end(panel, data, fitted.courses, [past.usual for past in fitted.pasts])
     return replace(fitted, panel=panel, data=data, pasts=pasts)
 

@@ -9,6 +9,7 @@ from refold.errors import DataError
 
 from . import calendar
 from .calendar import Frequency, Stamps
+from .covariates import Column, refuse_gaps, values_of
 from .series import Series
 
 # Observed values make up at least this share of a grid. With fewer, a stamp is wrong or the spacing is.
@@ -39,21 +40,30 @@ def observed_rows(frame: pl.DataFrame, where: str, leading: bool = True) -> pl.D
     return frame.filter(kept).drop("_first", "_last")
 
 
-def on_grid(group: pl.DataFrame, stamps: Stamps, frequency: Frequency, where: str) -> Series:
+def on_grid(
+    group: pl.DataFrame,
+    stamps: Stamps,
+    frequency: Frequency,
+    where: str,
+    covariates: tuple[Column, ...] = (),
+) -> Series:
     """One series, NaN where nothing was observed. Rows are in order of time.
 
-    Errors  DataError for two values at one stamp, a stamp off the grid, and a grid nearly without
-    values.
+    Errors  DataError for two values at one stamp, a stamp off the grid, a grid nearly without values,
+    and a gap where there are covariates.
     """
     name, y = group["unique_id"][0], group["y"].cast(pl.Float64).to_numpy()
     places = _places(group, stamps, frequency, where)
+    beside = values_of(group, covariates, places) if covariates else None
     if places[-1] + 1 == len(y) and not np.isnan(y).any():
-        return Series(name, stamps, y.astype(np.float64))
+        return Series(name, stamps, y.astype(np.float64), beside=beside)
     _refuse_sparse(group, stamps, places, frequency, where)
     values = np.full(places[-1] + 1, np.nan)
     values[places] = y
     every = np.concatenate([stamps[:1], frequency.after(stamps[0], places[-1])])
-    return Series(name, every, values, np.isnan(values))
+    if beside:
+        refuse_gaps(name, beside, covariates, every, where)
+    return Series(name, every, values, np.isnan(values), beside)
 
 
 def _places(

@@ -10,7 +10,7 @@ forecast at once, as a weighted mean of naive continuations plus a correction:
     z(t + k) = level(t) + sum_b softmax_b(G u(t))[b, k] base(t)[b, k] + c(t)[k] (C u(t))[k]
 
 c(t)[k] is what the better naive forecast is expected to err by, k steps ahead. At the start the
-network is the plain mean of the continuations.
+network is the plain mean of the continuations. What covariates add is in conditioned.py.
 
 Source  forking sequences of Wen et al. 2017 (a multi-horizon quantile recurrent forecaster).
 """
@@ -24,11 +24,13 @@ from torch import Tensor, nn
 
 from refold import cells
 from refold.data import window
+from refold.data.beside import Beside, Told
 from refold.data.window import Past
 from refold.errors import DataError
 from refold.nn.layer import Recurrent
 from refold.plan.cost import letters
 
+from .conditioned import Conditioned
 from .course import Course
 from .settings import Settings
 
@@ -44,12 +46,20 @@ class OriginNetwork(nn.Module):
     """
 
     def __init__(
-        self, features: int, bases: int, horizon: int, course: Course, settings: Settings
+        self,
+        features: int,
+        bases: int,
+        horizon: int,
+        course: Course,
+        settings: Settings,
+        beside: Beside | None = None,
     ) -> None:
         super().__init__()
         self.noise = course.noise
         hidden = course.hidden
-        self.embed = nn.Linear(features, hidden)
+        self.covariates = None if beside is None else Conditioned(beside, course.look, hidden)
+        further_features = 0 if self.covariates is None else self.covariates.size
+        self.embed = nn.Linear(features + further_features, hidden)
         cell = cells.get(settings.cell) if isinstance(settings.cell, str) else settings.cell
         further: dict[str, Any] = dict.fromkeys(letters(cell.graph) - {"m", "n"}, hidden)
         self.recurrence = Recurrent(cell, hidden, hidden, **further)
@@ -62,16 +72,23 @@ class OriginNetwork(nn.Module):
         self.correction = _quiet(nn.Linear(hidden, horizon))
         self.dropout = nn.Dropout(course.dropout)
 
-    def forward(self, features: Tensor, bases: Tensor, expected: Tensor) -> Tensor:
+    def forward(
+        self, features: Tensor, bases: Tensor, expected: Tensor, told: Told | None = None
+    ) -> Tensor:
         if self.training and self.noise:
             features = features + self.noise * torch.randn_like(features)
+        if self.covariates is not None and told is not None:
+            features = torch.cat([features, self.covariates.features(told)], dim=-1)
         e = self.dropout(torch.tanh(self.embed(features)))
         q, _ = self.recurrence(e)
         counted = len(bases)
         mixed = self.mix(self.dropout(torch.cat([q[-counted:], e[-counted:]], dim=-1)))
         u = self.dropout(torch.relu(mixed))
         weights = self.gate(u).unflatten(-1, bases.shape[-2:]).softmax(dim=-2)
-        return (weights * bases).sum(dim=-2) + expected * self.correction(u)
+        found = (weights * bases).sum(dim=-2) + expected * self.correction(u)
+        if self.covariates is not None and told is not None:
+            found = found + self.covariates.correction(u, told, expected)
+        return found
 
 
 def forecast(
@@ -83,6 +100,7 @@ def forecast(
         window.seen(past, rows, columns),
         window.continuations(past, rows, near),
         window.expected(past, rows, near),
+        window.told(past, rows, columns, last),
     )
     return window.at(past.level, rows, near)[..., None] + found
 

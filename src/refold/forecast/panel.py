@@ -23,6 +23,17 @@ from refold.errors import DataError
 from . import calendar
 from .calendar import Frequency, Stamps
 from .clock import Clock, offset_of, read_clock
+from .covariates import (
+    NO_COVARIATES,
+    PREFIX,
+    Column,
+    Covariates,
+    columns_of,
+    encoded,
+    refuse_absent,
+    refuse_changing,
+    with_future,
+)
 from .gaps import observed_rows, on_grid
 from .seasons import find_seasons
 from .series import Series
@@ -46,7 +57,7 @@ class Panel:
     """Series of one frequency, of any lengths.
 
     seasons: in steps, shortest first, () for none. clock: what the stamps mean where a time zone
-    was given. notes: what was inferred, in words.
+    was given. notes: what was inferred, in words. columns: the covariates that every series has.
     """
 
     series: tuple[Series, ...]
@@ -54,6 +65,7 @@ class Panel:
     seasons: tuple[int, ...]
     clock: Clock | None = None
     notes: tuple[str, ...] = ()
+    columns: tuple[Column, ...] = ()
 
     @property
     def season(self) -> int:
@@ -104,7 +116,7 @@ def from_table(
     frame = table.frame
     frame = frame.with_columns(_values(frame, table.columns.target, where))
     frame = _stamped(frame, f"{where}, column {table.columns.time}")
-    return _panel(frame, freq, seasons, holdout, where, table.notes, like)
+    return _panel(frame, freq, seasons, holdout, where, table.notes, like, table.covariates)
 
 
 def from_frame(
@@ -113,15 +125,41 @@ def from_frame(
     seasons: Sequence[int] | None = None,
     holdout: int = 0,
     like: Panel | None = None,
+    covariates: Covariates = NO_COVARIATES,
 ) -> Panel:
     """The panel of a long data frame (pandas, polars, Arrow) with unique_id, ds, y.
 
-    With `like`, rows are read as those of that panel: its clock, its frequency.
+    With `like`, rows are read as those of that panel: its clock, its frequency. Covariates are columns
+    of the frame beside these.
 
     Errors  DataError for a frame that is not one, a column that is missing, and every fault of the
     data.
     """
     where = "frame"
+    names = tuple(c.name for c in like.columns) if like else covariates.names
+    stamped = _read_frame(frame, where, ("ds", "y", *names), names)
+    return _panel(stamped, freq, seasons, holdout, where, (), like, covariates)
+
+
+def with_future_frame(panel: Panel, frame: Any) -> Panel:
+    """The panel with what is known ahead: unique_id, ds and the known covariates, behind its end.
+
+    Errors  DataError for a column that is missing, a series that is not known, an empty cell.
+    """
+    names = tuple(c.name for c in panel.columns if c.role == "known")
+    return _with_future(panel, _read_frame(frame, "future", ("ds", *names), names), "future")
+
+
+def with_future_table(panel: Panel, table: Table) -> Panel:
+    """The same from a file; its target is not looked at."""
+    stamped = _stamped(table.frame, f"{table.source}, column {table.columns.time}")
+    return _with_future(panel, stamped, table.source)
+
+
+def _read_frame(
+    frame: Any, where: str, needed: Sequence[str], covariates: Sequence[str]
+) -> pl.DataFrame:
+    """The columns of a frame as unique_id, ds, y, row, and covariates under a prefix of their own."""
     try:
         frame_ = nw.from_native(frame)
     except TypeError as error:
@@ -132,12 +170,14 @@ def from_frame(
         raise DataError(fact, "give each column a name of its own", where) from error
     if isinstance(frame_, nw.LazyFrame):
         frame_ = frame_.collect()
-    absent = [name for name in ("ds", "y") if name not in frame_.columns]
+    absent = [name for name in needed if name not in frame_.columns]
     if absent:
         fact = f"there is no column {absent[0]!r}; there are: {', '.join(frame_.columns)}"
-        raise DataError(fact, "rename: unique_id, ds, y", where)
+        remedy = "add the covariate" if absent[0] in covariates else "rename: unique_id, ds, y"
+        raise DataError(fact, remedy, where)
     kept = [name for name in ("unique_id", "ds", "y") if name in frame_.columns]
-    table = pl.DataFrame({name: _column(frame_[name], name) for name in kept})
+    beside = {PREFIX + name: _column(frame_[name], name) for name in covariates}
+    table = pl.DataFrame({name: _column(frame_[name], name) for name in kept} | beside)
     if "unique_id" not in kept:
         table = table.with_columns(unique_id=pl.lit("y"))
     table = table.with_columns(
@@ -145,10 +185,10 @@ def from_frame(
     )
     if not table.height:
         raise DataError("there are no rows", "give at least one series", where)
-    table = table.with_columns(_values(table, "y", where))
+    if "y" in needed:
+        table = table.with_columns(_values(table, "y", where))
     table = table.with_columns(_frame_wall(frame_["ds"]))
-    stamped = _stamped(table, "frame, column ds")
-    return _panel(stamped, freq, seasons, holdout, where, (), like)
+    return _stamped(table, f"{where}, column ds")
 
 
 def _column(column: nw.Series, name: str) -> pl.Series:
@@ -251,6 +291,7 @@ def _panel(
     where: str,
     notes: Sequence[str],
     like: Panel | None,
+    covariates: Covariates,
 ) -> Panel:
     frame, clock = _on_one_clock(_whole(frame, where), where, like)
     told = [] if clock is None else [clock.note]
@@ -259,11 +300,16 @@ def _panel(
         told.append("rows were not in order of time: sorted")
     # Rows before the first value of a series that is known already say that these are missing.
     frame = observed_rows(placed, where, leading=like is None)
+    columns = like.columns if like else columns_of(placed, covariates)
+    if columns:
+        frame = _read_covariates(frame, columns, where)
     groups = frame.partition_by("unique_id", maintain_order=True)
     stamps = [_array(group["ds"]) for group in groups]
     frequency = like.frequency if like else _frequency(stamps, freq)
     parts = zip(groups, stamps, strict=True)
-    series = tuple(on_grid(group, own, frequency, where) for group, own in parts)
+    series = tuple(on_grid(group, own, frequency, where, columns) for group, own in parts)
+    if any(c.role == "known" for c in columns):
+        series = _further(series, placed, columns, frequency, where)
     if like:
         return replace(like, series=series, notes=(*notes, *told))
     # For the search, the last value goes on where one is missing.
@@ -271,7 +317,60 @@ def _panel(
     said = "given" if freq else "read off the stamps"
     notes = (*notes, *told, f"frequency {frequency.alias} ({frequency.unit}), {said}", how)
     notes += _of_missing(series)
-    return Panel(tuple(s.filled(found) for s in series), frequency, found, clock, notes)
+    filled = tuple(s.filled(found) for s in series)
+    return Panel(filled, frequency, found, clock, notes, columns)
+
+
+def _read_covariates(frame: pl.DataFrame, columns: Sequence[Column], where: str) -> pl.DataFrame:
+    """Rows with their covariates as numbers; none may be missing."""
+    read = encoded(frame, columns)
+    refuse_absent(frame, read, columns, where)
+    refuse_changing(read, columns, where)
+    return read
+
+
+def _further(
+    series: Sequence[Series],
+    frame: pl.DataFrame,
+    columns: Sequence[Column],
+    frequency: Frequency,
+    where: str,
+) -> tuple[Series, ...]:
+    """Series with what is known ahead, from the rows behind their ends."""
+    known = tuple(c for c in columns if c.role == "known")
+    last = np.stack([s.stamps[-1] for s in series])
+    ends = pl.DataFrame({"unique_id": [s.name for s in series], "_end": last})
+    later = frame.join(ends, on="unique_id", maintain_order="left")
+    later = later.filter(pl.col("ds") > pl.col("_end"))
+    read = encoded(later, known)
+    refuse_absent(later, read, known, where)
+    rows = {g["unique_id"][0]: g for g in read.partition_by("unique_id", maintain_order=True)}
+    names = [PREFIX + c.name for c in known]
+    found = []
+    for one in series:
+        group = rows.get(one.name)
+        if group is not None and one.beside:
+            cells, stamps = group.select(names).to_numpy(), _array(group["ds"])
+            start, length = one.stamps[0], len(one)
+            beside = with_future(one.beside, stamps, cells, frequency, start, length)
+            one = replace(one, beside=beside)
+        found.append(one)
+    return tuple(found)
+
+
+def _with_future(panel: Panel, frame: pl.DataFrame, where: str) -> Panel:
+    """The panel with what rows say of its future."""
+    if not any(c.role == "known" for c in panel.columns):
+        fact = "the model has no covariate that is known ahead"
+        raise DataError(fact, "leave the rows out, or fit again and name one as known", where)
+    frame, _ = _on_one_clock(_whole(frame, where), where, panel)
+    names = {s.name for s in panel.series}
+    strange = frame.filter(~pl.col("unique_id").is_in(names))
+    if strange.height:
+        fact = f"row {strange['row'][0]}: series {strange['unique_id'][0]} is not known"
+        raise DataError(fact, "mend its name, or leave the row out", where)
+    series = _further(panel.series, _ordered(frame), panel.columns, panel.frequency, where)
+    return replace(panel, series=series)
 
 
 def _of_missing(series: Sequence[Series]) -> tuple[str, ...]:

@@ -29,9 +29,11 @@ from refold.ir.trace import Cell
 from refold.train.checkpoints.file import read, write
 from refold.train.checkpoints.states import joined, part, restore_weights, weights
 
+from .beside import Standard
 from .calendar import Frequency
 from .clock import Clock
 from .course import Course
+from .covariates import Column, Values
 from .forecaster import Fitted, pasts_at_end
 from .intervals import Calibration
 from .model import OriginNetwork
@@ -47,7 +49,8 @@ FILE, ABOUT = "model.safetensors", "about.json"
 _WHAT = "refold forecaster"
 # Records that a document may hold; their fields are theirs to name. Everything else is refused.
 _RECORDS: dict[str, Callable[..., Any]] = {
-    record.__name__: record for record in (Settings, Course, Look, Frequency, Clock, Columns)
+    record.__name__: record
+    for record in (Settings, Course, Look, Frequency, Clock, Columns, Column, Standard)
 }
 
 Document = dict[str, Any]
@@ -142,6 +145,7 @@ def _apart(saved: Saved) -> tuple[Tensors, Document]:
             "seasons": list(panel.seasons),
             "clock": _spelled(panel.clock),
             "notes": list(panel.notes),
+            "columns": [_spelled(column) for column in panel.columns],
         },
         "model": model,
         "calibration": None,
@@ -163,6 +167,7 @@ def _together(tensors: Tensors, document: Document, path: Path) -> Saved:
         seasons=tuple(about["seasons"]),
         clock=_meant(about["clock"], path),
         notes=tuple(about["notes"]),
+        columns=tuple(_meant(each, path) for each in about.get("columns", ())),
     )
     settings = _meant(document["settings"], path)
     horizon, model = document["horizon"], document["model"]
@@ -183,6 +188,12 @@ def _series_apart(panel: Panel) -> Tensors:
         held["missing"] = torch.from_numpy(
             np.concatenate([np.isnan(s.observed) for s in panel.series])
         )
+    if panel.columns:
+        beside = [s.beside for s in panel.series if s.beside]
+        held["known"] = torch.from_numpy(np.concatenate([b.known for b in beside]))
+        held["known_lengths"] = torch.tensor([len(b.known) for b in beside])
+        held["historical"] = torch.from_numpy(np.concatenate([b.historical for b in beside]))
+        held["static"] = torch.from_numpy(np.stack([b.static for b in beside]))
     return held | {
         "values": torch.from_numpy(np.concatenate([s.values for s in panel.series])),
         "lengths": torch.tensor([len(s) for s in panel.series]),
@@ -200,10 +211,21 @@ def _series_together(tensors: Tensors, names: list[str], document: Document) -> 
     if "missing" in tensors:
         parts = np.split(tensors["missing"].numpy(), ends)
         missing = [part if part.any() else None for part in parts]
+    beside = _beside_together(tensors, ends) if "known" in tensors else [None] * len(names)
     return tuple(
-        Series(name, np.concatenate([[start], frequency.after(start, len(y) - 1)]), y, absent)
-        for name, start, y, absent in zip(names, first, values, missing, strict=True)
+        Series(name, np.concatenate([[start], frequency.after(start, len(y) - 1)]), y, absent, own)
+        for name, start, y, absent, own in zip(names, first, values, missing, beside, strict=True)
     )
+
+
+def _beside_together(tensors: Tensors, ends: np.ndarray) -> list[Values]:
+    known_ends = np.cumsum(tensors["known_lengths"].numpy())[:-1]
+    parts = (
+        np.split(tensors["known"].numpy(), known_ends),
+        np.split(tensors["historical"].numpy(), ends),
+        tensors["static"].numpy(),
+    )
+    return [Values(*own) for own in zip(*parts, strict=True)]
 
 
 # The model: what training made, and how networks are built before they get their weights
@@ -218,6 +240,7 @@ def _model_apart(fitted: Fitted) -> tuple[Tensors, Document]:
         "transform": fitted.data.transform,
         "courses": [_spelled(course) for course in fitted.courses],
         "usual": [past.usual for past in fitted.pasts],
+        "beside": _spelled(fitted.data.beside),
     }
 
 
@@ -229,13 +252,16 @@ def _model_together(
         raise ValueError(f"there is no transform {transform!r}")
     rows = zip(panel.series, tensors["scales"].tolist(), strict=True)
     scales = {s.name: Scale(transform, *row) for s, row in rows}
-    data = scaled(panel, horizon, transform, scales)
+    beside = _meant(document.get("beside"), path)
+    data = scaled(panel, horizon, transform, scales, beside)
     courses = tuple(_meant(each, path) for each in document["courses"])
     pasts = pasts_at_end(panel, data, courses, document["usual"])
     networks = []
     for i, (past, course) in enumerate(zip(pasts, courses, strict=True)):
         with torch.random.fork_rng(devices=[]):  # the weights it starts with are not kept
-            network = OriginNetwork(past.features, past.bases, horizon, course, settings)
+            network = OriginNetwork(
+                past.features, past.bases, horizon, course, settings, past.beside
+            )
         restore_weights(network, part(tensors, f"network{i}"), path)
         networks.append(network.eval())
     return Fitted(panel, horizon, settings, data, courses, pasts, tuple(networks), (), 0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -17,6 +17,7 @@ from refold.data.scale import Scale, Transform, choose_transform
 from refold.data.window import Past
 
 from .baselines import autoregression
+from .beside import Standard, beside, standard
 from .course import Course
 from .metrics import mae, naive_error, smape
 from .model import OriginNetwork, forecast
@@ -35,7 +36,8 @@ class Scaled:
 
     values: each series' logarithm, root or plain values, shifted, and divided by its deviation
     unless it is a logarithm, whose differences have no unit. slope, offset (N,): from there to
-    naive errors. usual: the naive forecast's mean sMAPE and MASE over the last horizon.
+    naive errors. usual: the naive forecast's mean sMAPE and MASE over the last horizon. beside: the
+    scale of covariates, where there are any.
     """
 
     values: tuple[Floats, ...]
@@ -44,6 +46,7 @@ class Scaled:
     slope: Tensor
     offset: Tensor
     usual: tuple[float, float]
+    beside: Standard | None = None
 
     def invert(self, i: int, z: Floats) -> Floats:
         """Of series i, back to its units."""
@@ -56,11 +59,12 @@ def scaled(
     horizon: int,
     transform: Transform | None = None,
     scales: Mapping[str, Scale] = MappingProxyType({}),
+    standard_: Standard | None = None,
 ) -> Scaled:
     """What is derived from all series once, before any origin is looked at.
 
     transform: None takes the one that suits the values. scales: those of series, by name, that have
-    one already.
+    one already. standard_: that of the covariates, where they have one.
     """
     own = [s.values for s in panel.series]
     transform = transform or choose_transform(own)
@@ -71,7 +75,7 @@ def scaled(
     errors = np.array([_naive_unit(s, lag) for s in panel.series])
     slope, offset = _into_errors(transform, each, errors)
     usual = _usual(panel.series, errors, horizon, lag)
-    return Scaled(values, each, transform, slope, offset, usual)
+    return Scaled(values, each, transform, slope, offset, usual, standard_ or standard(panel))
 
 
 def naive_lag(seasons: tuple[int, ...], horizon: int) -> int:
@@ -128,7 +132,9 @@ def past_of(
     if course.lines:
         lines = [_lines(s, data, i, course, most) for i, s in enumerate(panel.series)]
     missing = [s.missing for s in panel.series]
-    return window.past(data.values, course.look, most, lines, usual, missing)
+    found = window.past(data.values, course.look, most, lines, usual, missing)
+    covariates = beside(panel, data.beside, found.columns, course.look.horizon)
+    return found if covariates is None else replace(found, beside=covariates)
 
 
 def _lines(series: Series, data: Scaled, i: int, course: Course, most: int) -> Floats:

@@ -8,12 +8,13 @@ observed values only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .calendar import Stamps
+from .covariates import Values
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -27,13 +28,14 @@ class Series:
     """One series: stamps (N,) and values (N,), in order of time.
 
     missing (N,): where no value was observed; what stands there in `values` was filled in. None:
-    nowhere.
+    nowhere. beside: its covariates, where there are any.
     """
 
     name: str
     stamps: Stamps
     values: Floats
     missing: Bools | None = None
+    beside: Values | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -41,7 +43,9 @@ class Series:
     def __getitem__(self, part: slice) -> Series:
         """A part of it, as a series."""
         missing = None if self.missing is None else self.missing[part]
-        return Series(self.name, self.stamps[part], self.values[part], missing)
+        start, stop, _ = part.indices(len(self))
+        beside = self.beside.part(start, stop) if self.beside else None
+        return Series(self.name, self.stamps[part], self.values[part], missing, beside)
 
     @property
     def observed(self) -> Floats:
@@ -59,13 +63,17 @@ class Series:
         if self.missing is not None or later.missing is not None:
             missing = np.concatenate([np.isnan(self.observed), np.isnan(later.observed)])
         stamps = np.concatenate([self.stamps, later.stamps])
-        return Series(self.name, stamps, np.concatenate([self.values, later.values]), missing)
+        values = np.concatenate([self.values, later.values])
+        beside = self.beside
+        if self.beside and later.beside:
+            beside = self.beside.followed_by(later.beside, len(self))
+        return Series(self.name, stamps, values, missing, beside)
 
     def filled(self, seasons: tuple[int, ...]) -> Series:
         """The same with every missing value filled in; the first one has to be observed."""
         if self.missing is None:
             return self
-        return Series(self.name, self.stamps, filled(self.observed, seasons), self.missing)
+        return replace(self, values=filled(self.observed, seasons))
 
 
 def filled(values: Floats, seasons: tuple[int, ...]) -> Floats:
