@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bench.record import into_docs, machine, save, table
 from refold.data.examples import example
-from refold.forecast import Panel, Series, Settings, evaluate, from_table, read_table, verdict
+from refold.forecast import Panel, Settings, evaluate, from_table, read_table, verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def measure(case: Case, folder: Path | None) -> dict:
 
 
 def _tail(panel: Panel, last: int) -> Panel:
-    series = (Series(s.name, s.stamps[-last:], s.values[-last:]) for s in panel.series)
+    series = (s[-last:] for s in panel.series)
     return replace(panel, series=tuple(series))
 
 

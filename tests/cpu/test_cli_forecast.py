@@ -129,16 +129,16 @@ def test_what_is_refused(refold, shop, tmp_path, words, text, monkeypatch):
 
 
 def test_bad_files_are_refused_alike(refold, tmp_path):
-    (tmp_path / "gap.csv").write_text("t,y\n1,0.5\n2,0.5\n4,0.5\n")
+    (tmp_path / "twice.csv").write_text("t,y\n1,0.5\n2,0.5\n2,0.5\n", encoding="utf-8")
     (tmp_path / "old.xls").write_text("x")
-    for file, text in (("gap.csv", "has a gap: 3 is missing"), ("none.csv", "there is no file")):
+    for file, text in (("twice.csv", "has two values at 2"), ("none.csv", "there is no file")):
         code, _, err = refold("forecast", file, "--horizon", 1)
         assert code == 2 and text in err
     assert refold("forecast", "old.xls", "--horizon", 1)[0] == 2
     assert refold("forecast", "--horizon", 1)[0] == 2
     assert refold("forecast", "--example", "flowers", "--horizon", 1)[0] == 2
-    assert refold("forecast", "gap.csv", "--horizon", "many")[0] == 2
-    assert names(tmp_path) == ["gap.csv", "old.xls"]
+    assert refold("forecast", "twice.csv", "--horizon", "many")[0] == 2
+    assert names(tmp_path) == ["old.xls", "twice.csv"]
 
 
 def test_without_matplotlib_it_says_so_first(refold, shop, tmp_path, monkeypatch, quick):

@@ -67,7 +67,7 @@ def test_many_series_are_each_alone_whatever_their_lengths(monkeypatch):
         np.exp(walks(1, n, seed)[0]) if n > 1 else np.ones(1) for seed, n in enumerate(lengths)
     ]
     scales = [Scale.fit(y, choose_transform([y])) for y in values]
-    together = baselines.autoregressions(values, (12,), scales)
+    together = baselines.autoregressions(values, (12,), scales, [None] * len(values))
     for y, scale, found in zip(values, scales, together, strict=True):
         alone = baselines.autoregression(y, (12,), scale)
         np.testing.assert_allclose(found.weights, alone.weights, rtol=0, atol=1e-12)

@@ -269,8 +269,8 @@ def test_frames_that_are_refused():
         model.fit(pl.DataFrame({"ds": [1, 2], "x": [1.0, 2.0]}))
     with pytest.raises(DataError, match="there are no rows"):
         model.fit(pl.DataFrame({"ds": [], "y": []}))
-    with pytest.raises(DataError, match="row 1: the value of series y at 2 is missing"):
-        model.fit(pl.DataFrame({"ds": [1, 2], "y": [1.0, None]}))
+    with pytest.raises(DataError, match="series y has no observed value"):
+        model.fit(pl.DataFrame({"ds": [1, 2], "y": [float("nan"), None]}))
     with pytest.raises(DataError, match="row 1 has no time"):
         model.fit(pl.DataFrame({"ds": [1, None], "y": [1.0, 2.0]}))
     with pytest.raises(DataError, match="has not been fitted"):

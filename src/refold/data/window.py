@@ -19,6 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from . import beside
+from .beside import Beside, Told
+
 Floats = NDArray[np.float64]
 
 # Features further out than this are outliers: cut, so that none rules a product.
@@ -111,7 +114,8 @@ class Past:
     seasonal (S, N, C). step: mean |z(t) - z(t - 1)|; seasonal: the same over a season; spread: the
     deviation over `look.memory` steps; level and mean: over `look.level` and `look.width` steps.
     line: a linear forecast from every step (N, C, H) or from the last one (N, 1, H), where there is
-    one.
+    one. observed (N, C): where a value was observed and none filled in; None: everywhere. beside:
+    covariates, where there are any.
     """
 
     look: Look
@@ -124,6 +128,8 @@ class Past:
     spread: Tensor
     usual: float
     line: Tensor | None = None
+    observed: Tensor | None = None
+    beside: Beside | None = None
 
     @property
     def columns(self) -> int:
@@ -148,17 +154,21 @@ def past(
     most: int,
     lines: Sequence[Floats] | None = None,
     usual: float | None = None,
+    missing: Sequence[NDArray[np.bool_] | None] = (),
 ) -> Past:
     """Series (each (n,)) as one panel; origins may lie up to `most` steps before the end.
 
     lines: forecasts (up to n, H) from the last steps of each, where there are any; from the last
     step only, if no series has more. usual: the width that is usual in the panel; None takes the
-    median of these series at their end.
+    median of these series at their end. missing: of each series (n,), which values were filled in;
+    moves to and from these are not measured.
     """
     columns = min(max(map(len, series)), most) + look.reach
     z = torch.from_numpy(np.stack([_padded(one, look, columns) for one in series]))
     first = torch.tensor([max(0, columns - len(one)) for one in series])
     real = torch.arange(columns) >= first[:, None]
+    observed = _observed(missing, columns)
+    real = real if observed is None else real & observed
     step = _moves(z, real, 1, look.memory)
     seasonal = [_moves(z, real, s, max(s, look.memory)) for s in look.seasons]
     spread = _spread(z, look.memory)
@@ -175,7 +185,20 @@ def past(
         spread=spread.float(),
         usual=max(usual, 1e-6),
         line=None if lines is None else _ended(lines, columns, look.horizon),
+        observed=observed,
     )
+
+
+def _observed(missing: Sequence[NDArray[np.bool_] | None], columns: int) -> Tensor | None:
+    """Where no value was filled in: (N, columns); None where none was at all."""
+    if all(one is None for one in missing):
+        return None
+    found = torch.ones(len(missing), columns, dtype=torch.bool)
+    for own, one in zip(found, missing, strict=True):
+        if one is not None:
+            held = min(columns, len(one))
+            own[columns - held :] = torch.from_numpy(~one[len(one) - held :])
+    return found
 
 
 def _ended(lines: Sequence[Floats], columns: int, horizon: int) -> Tensor:
@@ -298,6 +321,8 @@ def seen(past: Past, rows: Tensor, columns: Tensor) -> Tensor:
         usual = 1.0 if look.waves else ago**0.5 / _STEPS
         again = _seasonal(past, rows, columns, season, more, level)[0]
         parts += [again / width, change / (usual * width), (count >= ago).float()[..., None]]
+    if past.beside is not None:
+        parts.append(beside.seen(past.beside, look.recent, rows, columns))
     return torch.cat(parts, dim=-1).clamp(-_LIMIT, _LIMIT)
 
 
@@ -315,10 +340,22 @@ def _age(count: Tensor, look: Look) -> Tensor:
     return torch.stack([share, (full / look.reach).clamp(0.01, 1.0).log()], dim=-1)
 
 
+def told(past: Past, rows: Tensor, columns: Tensor, last: int) -> Told | None:
+    """What goes beside the features of chains, of which the `last` origins are forecast from."""
+    if past.beside is None:
+        return None
+    look = past.look
+    how = (look.horizon, look.lags, look.level, past.usual)
+    return beside.told(past.beside, rows, columns, last, *how)
+
+
 def targets(past: Past, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
     """What followed every origin, and which of it exists: (T, B, H) twice."""
     steps = columns[..., None] + torch.arange(1, past.look.horizon + 1)
-    return at(past.z, rows, steps), steps < past.columns
+    exists = steps < past.columns
+    if past.observed is not None:
+        exists = exists & at(past.observed, rows, steps)
+    return at(past.z, rows, steps), exists
 
 
 def seasons_within(candidates: Sequence[int], length: int) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ read_table -> Panel -> evaluate (beside naive forecasts) / fit_panel -> predict_
 """
 
 from .backtest import Backtest, backtest_panel, check_windows
+from .covariates import Covariates
 from .evaluate import Evaluation, Ranking, Row, compare, evaluate, interval_names, recalibrated
 from .forecaster import (
     Fitted,
@@ -14,10 +15,10 @@ from .forecaster import (
 )
 from .frames import Backtested, Forecaster
 from .intervals import Band, Calibration, calibrate, check_levels
-from .panel import Panel, Series, from_frame, from_table
+from .panel import Panel, Series, from_frame, from_table, with_future_frame, with_future_table
 from .saved import Saved, read_folder, write_folder
 from .settings import Settings
-from .table import Columns, Table, read_table
+from .table import Columns, Table, read_future, read_table
 from .tables import backtest_csv, backtest_frame, forecast_csv, forecast_frame
 from .update import appended
 from .verdict import verdict
@@ -28,6 +29,7 @@ __all__ = [
     "Band",
     "Calibration",
     "Columns",
+    "Covariates",
     "Evaluation",
     "Fitted",
     "Forecaster",
@@ -57,8 +59,11 @@ __all__ = [
     "on_panel",
     "predict_panel",
     "read_folder",
+    "read_future",
     "read_table",
     "recalibrated",
     "verdict",
+    "with_future_frame",
+    "with_future_table",
     "write_folder",
 ]

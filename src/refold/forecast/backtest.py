@@ -14,7 +14,7 @@ from refold.errors import DataError
 from .evaluate import Evaluation, Ranking, Row, compare, interval_names, ranked_by
 from .forecaster import MARGIN, Progress, fit_panel, on_panel
 from .intervals import Calibration, calibrate
-from .metrics import NAMES, mean_defined, owa
+from .metrics import NAMES, mean_defined, mean_observed, owa
 from .origins import rolling
 from .panel import Panel
 from .settings import Settings
@@ -176,6 +176,6 @@ def _pooled(windows: Sequence[Evaluation], i: int, names: Sequence[str]) -> Row:
     )
     metrics["OWA"] = owa(metrics["sMAPE"], metrics["MASE"], base)
     forecasts = tuple(f for row in rows for f in row.forecasts)
-    by_horizon = np.mean([row.by_horizon for row in rows], axis=0)
+    by_horizon = mean_observed(np.stack([row.by_horizon for row in rows]))
     last = rows[-1]
     return Row(last.name, last.note, forecasts, metrics, by_horizon, last.is_model)

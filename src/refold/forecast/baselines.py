@@ -16,6 +16,7 @@ from refold.data.scale import Scale, choose_transform
 from . import least_squares
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 # More lags than this cost more time than they have been seen to bring.
 _MOST_LAGS = 400
@@ -73,13 +74,20 @@ class Autoregression:
 
 
 def autoregressions(
-    values: Sequence[Floats], seasons: tuple[int, ...], scales: Sequence[Scale]
+    values: Sequence[Floats],
+    seasons: tuple[int, ...],
+    scales: Sequence[Scale],
+    missing: Sequence[Bools | None],
 ) -> list[Autoregression]:
-    """`autoregression` of many series, those of equal length together. scales: of each."""
+    """`autoregression` of many series, those of equal length together. scales, missing: of each."""
     scaled = [scale.apply(y) for scale, y in zip(scales, values, strict=True)]
-    lengths = np.array([len(z) for z in scaled])
     found: dict[int, Autoregression] = {}
-    for length in np.unique(lengths):
+    for i, (z, absent) in enumerate(zip(scaled, missing, strict=True)):
+        if absent is not None and absent.any():
+            weights = _of_observed(z, seasons, ~absent)
+            found[i] = Autoregression(scales[i], float(weights[0]), weights[1:])
+    lengths = np.array([len(z) if i not in found else 0 for i, z in enumerate(scaled)])
+    for length in np.unique(lengths[lengths > 0]):
         rows = np.flatnonzero(lengths == length)
         fitted = _of_length(np.stack([scaled[i] for i in rows.tolist()]), seasons)
         for i, weights in zip(rows.tolist(), fitted, strict=True):
@@ -88,17 +96,28 @@ def autoregressions(
 
 
 def _of_length(z: Floats, seasons: tuple[int, ...]) -> list[Floats]:
-    n = z.shape[1]
-    if n < _FEWEST:
+    if z.shape[1] < _FEWEST:
         return [np.array([0.0, 1.0])] * len(z)
+    return least_squares.autoregressions(z, _orders(z.shape[1], seasons))
+
+
+def _of_observed(z: Floats, seasons: tuple[int, ...], observed: Bools) -> Floats:
+    if len(z) < _FEWEST:
+        return np.array([0.0, 1.0])
+    return least_squares.of_rows(z, _orders(len(z), seasons), observed)
+
+
+def _orders(n: int, seasons: tuple[int, ...]) -> list[int]:
     seasonal = [p for s in seasons for p in (s, s + 1, 2 * s, 2 * s + 1)]
     most = min(_MOST_LAGS, max(1, n // 4))
-    orders = sorted({p for p in [1, 2, 3, 4, 6, 8, 12, 24, *seasonal] if p <= most})
-    return least_squares.autoregressions(z, orders)
+    return sorted({p for p in [1, 2, 3, 4, 6, 8, 12, 24, *seasonal] if p <= most})
 
 
 def autoregression(
-    values: Floats, seasons: tuple[int, ...], scale: Scale | None = None
+    values: Floats,
+    seasons: tuple[int, ...],
+    scale: Scale | None = None,
+    missing: Bools | None = None,
 ) -> Autoregression:
     """A linear autoregression by least squares, its order chosen by the Bayesian criterion.
 
@@ -106,7 +125,8 @@ def autoregression(
     quarter of the length. All are compared on the same rows; the best is fitted again on all: see
     least_squares.py.
 
-    Without a scale, the series gets its own. Of fewer than 4 points, the last one goes on.
+    Without a scale, the series gets its own. Of fewer than 4 points, the last one goes on. missing
+    (N,): values that were filled in, which it does not have to explain.
     """
     scale = scale or Scale.fit(values, choose_transform([values]))
-    return autoregressions([values], seasons, [scale])[0]
+    return autoregressions([values], seasons, [scale], [missing])[0]

@@ -13,7 +13,17 @@ from refold.data.scale import choose_transform
 from . import baselines
 from .forecaster import Fitted, Progress, check_length, fit_panel, predict_panel
 from .intervals import Band, Calibration, calibrate
-from .metrics import OF_SERIES, coverage, mase, mean_defined, measure, msis, owa, smape
+from .metrics import (
+    OF_SERIES,
+    coverage,
+    mase,
+    mean_defined,
+    mean_observed,
+    measure,
+    msis,
+    owa,
+    smape,
+)
 from .naive2 import naive2
 from .panel import Panel
 from .settings import Settings
@@ -161,9 +171,9 @@ def interval_names(levels: Sequence[float]) -> tuple[str, ...]:
 
 def _of_band(known: Panel, held_out: Panel, band: Band) -> dict[str, float]:
     parts = list(zip(known.series, held_out.series, band.low, band.high, strict=True))
-    inside = [coverage(late.values, low, high) for _, late, low, high in parts]
+    inside = [coverage(late.observed, low, high) for _, late, low, high in parts]
     scores = [
-        msis(late.values, low, high, band.level, early.values, known.season)
+        msis(late.observed, low, high, band.level, early.observed, known.season)
         for early, late, low, high in parts
     ]
     return dict(
@@ -175,8 +185,8 @@ def _naive2(known: Panel, held_out: Panel) -> tuple[float, float]:
     relative, scaled = [], []
     for early, late in zip(known.series, held_out.series, strict=True):
         f = naive2(early.values, len(late), known.season)
-        relative.append(smape(late.values, f))
-        scaled.append(mase(late.values, f, early.values, known.season))
+        relative.append(smape(late.observed, f))
+        scaled.append(mase(late.observed, f, early.observed, known.season))
     return mean_defined(relative), mean_defined(scaled)
 
 
@@ -189,7 +199,8 @@ def _simple_forecasts(fitted: Fitted, horizon: int) -> list[tuple[str, str, list
         name = "Seasonal naive" if len(known.seasons) < 2 else f"Seasonal ({season}) naive"
         found.append((name, note, [baselines.seasonal_naive(y, horizon, season) for y in values]))
     # The same that the network is given among its continuations.
-    linear = baselines.autoregressions(values, known.seasons, fitted.data.scales)
+    missing = [s.missing for s in known.series]
+    linear = baselines.autoregressions(values, known.seasons, fitted.data.scales, missing)
     orders = sorted({model.order for model in linear})
     told = str(orders[0]) if len(orders) == 1 else f"{orders[0]} to {orders[-1]}"
     note = f"least squares, order {told} by BIC, recursive, "
@@ -212,11 +223,11 @@ def _row(
     is_model: bool = False,
 ) -> Row:
     pairs = list(zip(known.series, held_out.series, forecasts, strict=True))
-    found = [measure(late.values, f, early.values, known.season) for early, late, f in pairs]
+    found = [measure(late.observed, f, early.observed, known.season) for early, late, f in pairs]
     metrics = {metric: mean_defined([one[metric] for one in found]) for metric in OF_SERIES}
     metrics["OWA"] = owa(metrics["sMAPE"], metrics["MASE"], base)
-    away = np.stack([np.abs(late.values - f) for _, late, f in pairs])
+    away = np.stack([np.abs(late.observed - f) for _, late, f in pairs])
     if len(pairs) > 1:
         mase = np.array([one["MASE"] / one["MAE"] if one["MAE"] else np.nan for one in found])
         away = away * np.where(np.isfinite(mase), mase, 0.0)[:, None]
-    return Row(name, note, tuple(forecasts), metrics, away.mean(axis=0), is_model)
+    return Row(name, note, tuple(forecasts), metrics, mean_observed(away), is_model)

@@ -17,6 +17,7 @@ from refold.data.window import Look, Past
 from refold.errors import DataError
 from refold.train.fit import Fit, Run, fit
 
+from .beside import check_future
 from .course import Course, course
 from .model import OriginNetwork, Told, answered, tell
 from .panel import Panel
@@ -149,7 +150,9 @@ def _training(
     seed = settings.seed * settings.members + member
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = OriginNetwork(past.features, past.bases, way.look.horizon, way, settings)
+        network = OriginNetwork(
+            past.features, past.bases, way.look.horizon, way, settings, past.beside
+        )
     drawn, number = draws(past, way, seed)
     plan = Fit(
         epochs=-(-way.steps // -(-number // way.batch)),
@@ -190,7 +193,10 @@ def predict_panel(fitted: Fitted) -> list[Floats]:
 
     The mean of the networks is taken in the transformed units: for a logarithm, it is the
     geometric mean.
+
+    Errors  DataError where a covariate is not known as far ahead.
     """
+    check_future(fitted.panel, fitted.horizon)
     with _one_thread():
         groups = torch.arange(len(fitted.panel.series)).split(_TOGETHER)
         z = torch.cat([_ahead(fitted, rows) for rows in groups])

@@ -12,9 +12,10 @@ from refold.errors import DataError
 from refold.ir.trace import Cell
 
 from .backtest import Backtest, backtest_panel
-from .forecaster import Fitted, fit_panel, further, predict_panel, refuse_outside
+from .covariates import NO_COVARIATES, Covariates, of_columns
+from .forecaster import Fitted, fit_panel, further, on_panel, predict_panel, refuse_outside
 from .intervals import Calibration, Sides, calibrate, check_levels
-from .panel import Panel, from_frame
+from .panel import Panel, from_frame, with_future_frame
 from .rows import plain_rows
 from .saved import Saved, read_folder, write_folder
 from .settings import Settings
@@ -42,7 +43,7 @@ class Forecaster:
 
     cell: any cell, or the name of one in the zoo ("gru", "lstm", ...). horizon: how many steps ahead. freq: a
     pandas offset alias; None reads it off the stamps. seasons: in steps; None takes those of the
-    calendar. Everything else is in `Settings`.
+    calendar. covariates: names of columns beside the target. Everything else is in `Settings`.
 
     Errors  DataError for a table that cannot be forecast, naming series, stamp and row.
 
@@ -64,6 +65,7 @@ class Forecaster:
         seasons: Sequence[int] | None = None,
         seed: int | None = None,
         settings: Settings | None = None,
+        covariates: Covariates = NO_COVARIATES,
     ) -> None:
         _check(horizon, freq, seasons)
         chosen = settings or Settings()
@@ -72,6 +74,7 @@ class Forecaster:
         self.horizon = horizon
         self.freq = freq
         self.seasons = seasons
+        self.covariates = covariates
         self._fitted: Fitted | None = None
         self._panel: Panel | None = None
         self.calibration: Calibration | None = None
@@ -98,7 +101,7 @@ class Forecaster:
 
     def fit(self, frame: Any) -> Forecaster:
         """Learn from a long frame (pandas, polars or Arrow) with unique_id, ds and y."""
-        panel = from_frame(frame, self.freq, self.seasons)
+        panel = from_frame(frame, self.freq, self.seasons, covariates=self.covariates)
         self.fitted = fit_panel(panel, self.horizon, self.settings)
         self.calibration = None
         self._kind = Kind.of(frame, panel)
@@ -124,15 +127,21 @@ class Forecaster:
         )
         return self
 
-    def predict(self, level: float | Iterable[float] | None = None) -> Any:
+    def predict(self, level: float | Iterable[float] | None = None, *, future: Any = None) -> Any:
         """The next `horizon` values of every series, in the kind of frame that was given.
 
         level: percents, such as [80, 95], each of which adds the bounds of an interval. The first
         time this calibrates, which takes about as long as `fit`.
 
-        Errors  DataError for a level that the series are too short for.
+        future: unique_id, ds and the covariates that are known ahead, where the table that was fitted
+        to had no rows behind its end; this forecast alone takes them.
+
+        Errors  DataError for a level that the series are too short for, and for a covariate that is not
+        known as far ahead.
         """
         fitted = self._used("predict")
+        if future is not None:
+            fitted = on_panel(fitted, with_future_frame(fitted.panel, future))
         levels = () if level is None else check_levels(level)
         if levels and self.calibration is None:
             self.calibrate(levels=levels)
@@ -161,7 +170,7 @@ class Forecaster:
         if frame is None:
             panel = self._used("backtest", "or pass a frame").panel
         else:
-            panel = from_frame(frame, self.freq, self.seasons)
+            panel = from_frame(frame, self.freq, self.seasons, covariates=self.covariates)
             kind = Kind.of(frame, panel)
         levels = () if level is None else check_levels(level)
         found = backtest_panel(
@@ -220,6 +229,7 @@ class Forecaster:
             freq=panel.frequency.alias,
             seasons=panel.seasons,
             settings=saved.fitted.settings,
+            covariates=of_columns(panel.columns),
         )
         model.fitted, model.calibration, model._kind = saved.fitted, saved.calibration, saved.kind
         return model

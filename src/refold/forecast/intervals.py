@@ -52,7 +52,8 @@ class Band:
 class Calibration:
     """Errors of forecasts of what the networks had not seen.
 
-    Shapes  scores (n, H): value minus forecast, after `transform`, by steps ahead.
+    Shapes  scores (n, H): value minus forecast, after `transform`, by steps ahead; NaN where no
+            value was observed.
     Units   scores are in mean steps over a season of the transformed series (see `unit_of`).
 
     sides: "both" takes one distance for both sides; "each" one for each, which follows lopsided
@@ -81,25 +82,34 @@ class Calibration:
         return -self._far(-self.scores, share, level), self._far(self.scores, share, level)
 
     def _far(self, away: Floats, share: float, level: float) -> Floats:
-        n, steps = away.shape
-        rank, of_all = _rank(n, share), _rank(n * steps, share)
-        each = np.sort(away, axis=0)
-        if rank <= n:
-            return each[rank - 1]
-        if of_all > n * steps:
-            raise _too_few(n * steps, share, level, self.sides)
-        return np.maximum(each[-1], np.sort(away, axis=None)[of_all - 1])
+        counts, each = self.counts, np.sort(away, axis=0)  # NaN comes last
+        ranks = np.array([_rank(int(n), share) for n in counts])
+        steps = np.arange(len(counts))
+        enough = ranks <= counts
+        found = each[np.where(enough, ranks, counts).clip(min=1) - 1, steps]
+        if enough.all():
+            return found
+        total = int(counts.sum())
+        of_all = _rank(total, share)
+        if of_all > total:
+            raise _too_few(total, share, level, self.sides)
+        return np.where(enough, found, np.fmax(found, np.sort(away, axis=None)[of_all - 1]))
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """The number of errors of each step: (H,)."""
+        return (~np.isnan(self.scores)).sum(axis=0)
 
     def is_pooled(self, level: float) -> bool:
-        """Are the errors of all steps taken together for this level?"""
+        """Are the errors of all steps taken together for this level, at some step at least?"""
         share = level / 100 if self.sides == "both" else 0.5 + level / 200
-        return _rank(len(self.scores), share) > len(self.scores)
+        return _rank(int(self.counts.min()), share) > self.counts.min()
 
     def bands(
         self, panel: Panel, forecasts: Sequence[Floats], levels: Iterable[float]
     ) -> tuple[Band, ...]:
         """The intervals around forecasts of the series of a panel, from its last points on."""
-        scales = [unit_of(s.values, self.transform, panel.season) for s in panel.series]
+        scales = [unit_of(s.observed, self.transform, panel.season) for s in panel.series]
         found = []
         for level in levels:
             below, above = self.reach(level)
@@ -113,7 +123,7 @@ class Calibration:
 
     def note(self, levels: Sequence[float]) -> str:
         """Where the intervals come from, in words."""
-        n, steps = self.scores.shape
+        n, total = int(self.counts.min()), int(self.counts.sum())
         who = "the series" if self.series == 1 else f"{self.series:,} series"
         where = "1 origin" if self.origins == 1 else f"each of {self.origins} origins"
         errors = "1 error" if n == 1 else f"{n:,} errors"
@@ -121,7 +131,7 @@ class Calibration:
         told += "networks had not seen"
         pooled = [f"{level:g} %" for level in levels if self.is_pooled(level)]
         if pooled:
-            told += f"; for {' and '.join(pooled)} these are too few, so the {n * steps:,} errors "
+            told += f"; for {' and '.join(pooled)} these are too few, so the {total:,} errors "
             told += (
                 "of all steps are taken together: early steps get wider intervals than they need"
             )
@@ -174,9 +184,9 @@ def _scores(
     """The errors at one origin: (series, H)."""
     found = []
     for early, late, f in zip(known.series, held_out.series, forecasts, strict=True):
-        scale = unit_of(early.values, transform, known.season)
+        scale = unit_of(early.observed, transform, known.season)
         with np.errstate(divide="ignore"):
-            found.append(scale.apply(late.values) - scale.apply(f))
+            found.append(scale.apply(late.observed) - scale.apply(f))
     return np.stack(found)
 
 

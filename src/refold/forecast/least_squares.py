@@ -52,6 +52,27 @@ def autoregressions(z: Floats, orders: Sequence[int]) -> Found:
     return [one for one in found if one is not None]
 
 
+def of_rows(z: Floats, orders: Sequence[int], seen: NDArray[np.bool_]) -> Floats:
+    """`autoregressions` of one series (n,), fitted to the values that are to be `seen` (n,) alone."""
+    rows, known = _rows(z, orders[-1], seen)
+    gram, moment, power, n = (
+        np.tril(rows.T @ rows),
+        rows.T @ known,
+        float(known @ known),
+        len(known),
+    )
+    errors = np.array(_errors(gram, moment, power, orders))
+    errors = np.maximum(errors, 1e-12 * max(power, 1.0))
+    best = (n * np.log(errors / n) + (np.array(orders) + 1) * np.log(n)).argmin()
+    return np.linalg.lstsq(*_rows(z, orders[best], seen), rcond=None)[0].astype(np.float64)
+
+
+def _rows(z: Floats, order: int, seen: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """The rows whose value was seen, all where none was, and these values."""
+    design, goal, rows = lagged(z, order), z[order:], seen[order:]
+    return (design[rows], goal[rows]) if rows.any() else (design, goal)
+
+
 def best_orders(z: Floats, orders: Sequence[int]) -> list[int]:
     """The order of each series with the lowest criterion."""
     longest = orders[-1]

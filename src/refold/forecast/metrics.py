@@ -2,6 +2,8 @@
 
 Shapes  y, f (H,): what came, and what was forecast. history (N,): what was known.
         quantiles (Q, H), samples (S, H); low, high (H,): the bounds of an interval.
+        A NaN in y or history is a value that was not observed: it takes no part. Where none was
+        observed, the error is NaN.
 
 Source  Hyndman & Koehler 2006 for MASE and RMSSE; Makridakis et al. 2020 (M4) for sMAPE, OWA and
         MSIS; Gneiting & Raftery 2007 for the pinball loss, the CRPS and the interval score.
@@ -43,7 +45,12 @@ DEFINITIONS = {
 
 def mae(y: Floats, f: Floats) -> float:
     """Mean absolute error. Units: those of the series."""
-    return float(np.abs(y - f).mean())
+    return _mean(np.abs(y - f))
+
+
+def _mean(values: Floats) -> float:
+    observed = values[~np.isnan(values)]
+    return float(observed.mean()) if len(observed) else float("nan")
 
 
 def rmse(y: Floats, f: Floats) -> float:
@@ -53,14 +60,14 @@ def rmse(y: Floats, f: Floats) -> float:
 
 def _root_mean_square(away: Floats) -> float:
     # The squares of very small or large errors are no longer numbers: their size comes first.
-    size = float(np.abs(away).max()) or 1.0
-    return float(np.sqrt(np.square(away / size).mean())) * size
+    size = float(np.fmax.reduce(np.abs(away))) or 1.0
+    return float(np.sqrt(_mean(np.square(away / size)))) * size
 
 
 def smape(y: Floats, f: Floats) -> float:
     """Symmetric mean absolute percentage error. Units: percent, 0 to 200."""
     size = np.abs(y) + np.abs(f)
-    return float((200 * np.abs(y - f) / np.where(size > 0, size, 1)).mean())
+    return _mean(200 * np.abs(y - f) / np.where(size > 0, size, 1))
 
 
 def naive_steps(history: Floats, season: int) -> Floats:
@@ -69,7 +76,9 @@ def naive_steps(history: Floats, season: int) -> Floats:
     A history no longer than the season is measured with season 1. Units: those of the series.
     """
     lag = season if len(history) > season else 1
-    return history[lag:] - history[:-lag] if len(history) > 1 else np.zeros(1)
+    steps = history[lag:] - history[:-lag] if len(history) > 1 else np.zeros(1)
+    observed = steps[~np.isnan(steps)]
+    return observed if len(observed) else np.zeros(1)
 
 
 def naive_error(history: Floats, season: int) -> float:
@@ -120,12 +129,19 @@ def mean_defined(values: Sequence[float]) -> float:
     return float(np.mean(defined)) if defined else float("nan")
 
 
+def mean_observed(errors: Floats) -> Floats:
+    """The mean over the first axis of what is no NaN: (n, H) -> (H,); NaN where nothing is."""
+    if not np.isnan(errors).any():
+        return errors.mean(axis=0)
+    return np.array([_mean(step) for step in errors.T])
+
+
 # Distributions
 
 
 def pinball(y: Floats, f: Floats, q: float) -> float:
     """The loss of f as the quantile of level q, 0 < q < 1. Units: those of the series."""
-    return float(np.maximum(q * (y - f), (q - 1) * (y - f)).mean())
+    return _mean(np.maximum(q * (y - f), (q - 1) * (y - f)))
 
 
 def crps_of_quantiles(y: Floats, quantiles: Floats, levels: Sequence[float]) -> float:
@@ -148,7 +164,7 @@ def crps_of_samples(y: Floats, samples: Floats) -> float:
     n = len(samples)
     ranks = 2 * np.arange(1, n + 1) - n - 1  # in order, sample i is the larger of i - 1 pairs
     apart = ranks @ np.sort(samples, axis=0) / n**2
-    return float((np.abs(samples - y).mean(axis=0) - apart).mean())
+    return _mean(np.abs(samples - y).mean(axis=0) - apart)
 
 
 # Intervals
@@ -156,7 +172,7 @@ def crps_of_samples(y: Floats, samples: Floats) -> float:
 
 def coverage(y: Floats, low: Floats, high: Floats) -> float:
     """Share of values inside, 0 to 1, bounds included."""
-    return float(((low <= y) & (y <= high)).mean())
+    return _mean(np.where(np.isnan(y), np.nan, (low <= y) & (y <= high)))
 
 
 def interval_score(y: Floats, low: Floats, high: Floats, level: float) -> float:
@@ -165,7 +181,7 @@ def interval_score(y: Floats, low: Floats, high: Floats, level: float) -> float:
     level is in percent, 0 < level < 100. Units: those of the series.
     """
     outside = np.maximum(low - y, 0) + np.maximum(y - high, 0)
-    return float((high - low + 2 / (1 - level / 100) * outside).mean())
+    return _mean(high - low + 2 / (1 - level / 100) * outside)
 
 
 def msis(y: Floats, low: Floats, high: Floats, level: float, history: Floats, season: int) -> float:

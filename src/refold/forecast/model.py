@@ -10,7 +10,7 @@ forecast at once, as a weighted mean of naive continuations plus a correction:
     z(t + k) = level(t) + sum_b softmax_b(G u(t))[b, k] base(t)[b, k] + c(t)[k] (C u(t))[k]
 
 c(t)[k] is what the better naive forecast is expected to err by, k steps ahead. At the start the
-network is the plain mean of the continuations.
+network is the plain mean of the continuations. What covariates add is in conditioned.py.
 
 Source  forking sequences of Wen et al. 2017 (a multi-horizon quantile recurrent forecaster).
 """
@@ -24,12 +24,15 @@ from torch import Tensor, nn
 
 from refold import cells
 from refold.data import window
+from refold.data.beside import Beside
+from refold.data.beside import Told as BesideTold
 from refold.data.window import Past
 from refold.errors import DataError
 from refold.nn.layer import Recurrent
 from refold.plan.cost import letters
 
 from .chance import Chance
+from .conditioned import Conditioned
 from .course import Course
 from .settings import Settings
 
@@ -45,12 +48,20 @@ class OriginNetwork(nn.Module):
     """
 
     def __init__(
-        self, features: int, bases: int, horizon: int, course: Course, settings: Settings
+        self,
+        features: int,
+        bases: int,
+        horizon: int,
+        course: Course,
+        settings: Settings,
+        beside: Beside | None = None,
     ) -> None:
         super().__init__()
         self.chance = Chance(course.dropout, course.noise)
         hidden = course.hidden
-        self.embed = nn.Linear(features, hidden)
+        self.covariates = None if beside is None else Conditioned(beside, course.look, hidden)
+        further_features = 0 if self.covariates is None else self.covariates.size
+        self.embed = nn.Linear(features + further_features, hidden)
         cell = cells.get(settings.cell) if isinstance(settings.cell, str) else settings.cell
         further: dict[str, Any] = dict.fromkeys(letters(cell.graph) - {"m", "n"}, hidden)
         self.recurrence = Recurrent(cell, hidden, hidden, **further)
@@ -62,15 +73,23 @@ class OriginNetwork(nn.Module):
         self.gate = _quiet(nn.Linear(hidden, bases * horizon))
         self.correction = _quiet(nn.Linear(hidden, horizon))
 
-    def forward(self, features: Tensor, bases: Tensor, expected: Tensor) -> Tensor:
+    def forward(
+        self, features: Tensor, bases: Tensor, expected: Tensor, beside: BesideTold | None = None
+    ) -> Tensor:
         dropped = self.chance.dropped
-        e = dropped(torch.tanh(self.embed(self.chance.noisy(features))))
+        features = self.chance.noisy(features)
+        if self.covariates is not None and beside is not None:
+            features = torch.cat([features, self.covariates.features(beside)], dim=-1)
+        e = dropped(torch.tanh(self.embed(features)))
         q, _ = self.recurrence(e)
         counted = len(bases)
         mixed = self.mix(dropped(torch.cat([q[-counted:], e[-counted:]], dim=-1)))
         u = dropped(torch.relu(mixed))
         weights = self.gate(u).unflatten(-1, bases.shape[-2:]).softmax(dim=-2)
-        return (weights * bases).sum(dim=-2) + expected * self.correction(u)
+        found = (weights * bases).sum(dim=-2) + expected * self.correction(u)
+        if self.covariates is not None and beside is not None:
+            found = found + self.covariates.correction(u, beside, expected)
+        return found
 
 
 def forecast(
@@ -87,6 +106,7 @@ class Told(NamedTuple):
     bases: Tensor
     expected: Tensor
     level: Tensor
+    beside: BesideTold | None
 
 
 def tell(past: Past, rows: Tensor, columns: Tensor, last: int) -> Told:
@@ -97,12 +117,13 @@ def tell(past: Past, rows: Tensor, columns: Tensor, last: int) -> Told:
         window.continuations(past, rows, near),
         window.expected(past, rows, near),
         window.at(past.level, rows, near)[..., None],
+        window.told(past, rows, columns, last),
     )
 
 
 def answered(network: OriginNetwork, told: Told) -> Tensor:
     """z from the last origins: (last, B, horizon)."""
-    return told.level + network(told.features, told.bases, told.expected)
+    return told.level + network(told.features, told.bases, told.expected, told.beside)
 
 
 def _quiet(layer: nn.Linear, factor: float = 0.1) -> nn.Linear:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from refold.errors import DataError
 
 from .forecaster import MARGIN
-from .panel import Panel, Series
+from .panel import Panel
 
 # Errors of a step: twice what 98 percent ask for. More origins cost time, and data to learn from.
 _ENOUGH = 100
@@ -21,7 +21,7 @@ def rolling(panel: Panel, horizon: int, windows: int, step: int) -> Iterator[tup
     """
     for after in range((windows - 1) * step, -1, -step):
         known, rest = panel.split(horizon + after)
-        came = tuple(Series(s.name, s.stamps[:horizon], s.values[:horizon]) for s in rest.series)
+        came = tuple(s[:horizon] for s in rest.series)
         yield known, replace(panel, series=came)
 
 

@@ -1,7 +1,8 @@
-"""The series of a table, checked: sorted, evenly spaced, finite.
+"""The series of a table, checked: sorted, on a grid, finite.
 
-A Panel is what every later step works on. Nothing is mended in silence: what cannot be forecast as
-it stands is an error that names the series, the stamp and the row.
+A Panel is what every later step works on. Nothing is mended in silence: values that are missing are
+counted in a note, and what cannot be forecast as it stands is an error that names the series, the
+stamp and the row.
 """
 
 from __future__ import annotations
@@ -22,7 +23,20 @@ from refold.errors import DataError
 from . import calendar
 from .calendar import Frequency, Stamps
 from .clock import Clock, offset_of, read_clock
+from .covariates import (
+    NO_COVARIATES,
+    PREFIX,
+    Column,
+    Covariates,
+    columns_of,
+    encoded,
+    refuse_absent,
+    refuse_changing,
+    with_future,
+)
+from .gaps import observed_rows, on_grid
 from .seasons import find_seasons
+from .series import Series
 from .stamps import (
     MISSING,
     are_compact,
@@ -39,23 +53,11 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Series:
-    """One series: stamps (N,) and values (N,), in order of time."""
-
-    name: str
-    stamps: Stamps
-    values: Floats
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Panel:
     """Series of one frequency, of any lengths.
 
     seasons: in steps, shortest first, () for none. clock: what the stamps mean where a time zone
-    was given. notes: what was inferred, in words.
+    was given. notes: what was inferred, in words. columns: the covariates that every series has.
     """
 
     series: tuple[Series, ...]
@@ -63,6 +65,7 @@ class Panel:
     seasons: tuple[int, ...]
     clock: Clock | None = None
     notes: tuple[str, ...] = ()
+    columns: tuple[Column, ...] = ()
 
     @property
     def season(self) -> int:
@@ -71,8 +74,8 @@ class Panel:
 
     def split(self, horizon: int) -> tuple[Panel, Panel]:
         """All but the last `horizon` points of every series, and those points."""
-        early = tuple(Series(s.name, s.stamps[:-horizon], s.values[:-horizon]) for s in self.series)
-        late = tuple(Series(s.name, s.stamps[-horizon:], s.values[-horizon:]) for s in self.series)
+        early = tuple(s[:-horizon] for s in self.series)
+        late = tuple(s[-horizon:] for s in self.series)
         return replace(self, series=early), replace(self, series=late)
 
     def future(self, horizon: int) -> list[Stamps]:
@@ -113,7 +116,7 @@ def from_table(
     frame = table.frame
     frame = frame.with_columns(_values(frame, table.columns.target, where))
     frame = _stamped(frame, f"{where}, column {table.columns.time}")
-    return _panel(frame, freq, seasons, holdout, where, table.notes, like)
+    return _panel(frame, freq, seasons, holdout, where, table.notes, like, table.covariates)
 
 
 def from_frame(
@@ -122,15 +125,41 @@ def from_frame(
     seasons: Sequence[int] | None = None,
     holdout: int = 0,
     like: Panel | None = None,
+    covariates: Covariates = NO_COVARIATES,
 ) -> Panel:
     """The panel of a long data frame (pandas, polars, Arrow) with unique_id, ds, y.
 
-    With `like`, rows are read as those of that panel: its clock, its frequency.
+    With `like`, rows are read as those of that panel: its clock, its frequency. Covariates are columns
+    of the frame beside these.
 
     Errors  DataError for a frame that is not one, a column that is missing, and every fault of the
     data.
     """
     where = "frame"
+    names = tuple(c.name for c in like.columns) if like else covariates.names
+    stamped = _read_frame(frame, where, ("ds", "y", *names), names)
+    return _panel(stamped, freq, seasons, holdout, where, (), like, covariates)
+
+
+def with_future_frame(panel: Panel, frame: Any) -> Panel:
+    """The panel with what is known ahead: unique_id, ds and the known covariates, behind its end.
+
+    Errors  DataError for a column that is missing, a series that is not known, an empty cell.
+    """
+    names = tuple(c.name for c in panel.columns if c.role == "known")
+    return _with_future(panel, _read_frame(frame, "future", ("ds", *names), names), "future")
+
+
+def with_future_table(panel: Panel, table: Table) -> Panel:
+    """The same from a file; its target is not looked at."""
+    stamped = _stamped(table.frame, f"{table.source}, column {table.columns.time}")
+    return _with_future(panel, stamped, table.source)
+
+
+def _read_frame(
+    frame: Any, where: str, needed: Sequence[str], covariates: Sequence[str]
+) -> pl.DataFrame:
+    """The columns of a frame as unique_id, ds, y, row, and covariates under a prefix of their own."""
     try:
         frame_ = nw.from_native(frame)
     except TypeError as error:
@@ -141,12 +170,14 @@ def from_frame(
         raise DataError(fact, "give each column a name of its own", where) from error
     if isinstance(frame_, nw.LazyFrame):
         frame_ = frame_.collect()
-    absent = [name for name in ("ds", "y") if name not in frame_.columns]
+    absent = [name for name in needed if name not in frame_.columns]
     if absent:
         fact = f"there is no column {absent[0]!r}; there are: {', '.join(frame_.columns)}"
-        raise DataError(fact, "rename: unique_id, ds, y", where)
+        remedy = "add the covariate" if absent[0] in covariates else "rename: unique_id, ds, y"
+        raise DataError(fact, remedy, where)
     kept = [name for name in ("unique_id", "ds", "y") if name in frame_.columns]
-    table = pl.DataFrame({name: _column(frame_[name], name) for name in kept})
+    beside = {PREFIX + name: _column(frame_[name], name) for name in covariates}
+    table = pl.DataFrame({name: _column(frame_[name], name) for name in kept} | beside)
     if "unique_id" not in kept:
         table = table.with_columns(unique_id=pl.lit("y"))
     table = table.with_columns(
@@ -154,10 +185,10 @@ def from_frame(
     )
     if not table.height:
         raise DataError("there are no rows", "give at least one series", where)
-    table = table.with_columns(_values(table, "y", where))
+    if "y" in needed:
+        table = table.with_columns(_values(table, "y", where))
     table = table.with_columns(_frame_wall(frame_["ds"]))
-    stamped = _stamped(table, "frame, column ds")
-    return _panel(stamped, freq, seasons, holdout, where, (), like)
+    return _stamped(table, f"{where}, column ds")
 
 
 def _column(column: nw.Series, name: str) -> pl.Series:
@@ -204,26 +235,30 @@ def _without_zone(column: nw.Series) -> pl.Series:
 
 
 def _values(frame: pl.DataFrame, name: str, where: str) -> pl.Series:
-    """y as finite numbers."""
+    """y as finite numbers, null where none is given."""
     cells = frame["y"]
     numbers = as_numbers(cells)
     text = cells.dtype == pl.String
     absent = cells.is_null() | (cells.is_in(MISSING) if text else numbers.is_nan())
-    for bad, what in (
-        (absent.fill_null(True), "is missing"),
-        (numbers.is_null(), "is no number"),
-        (~numbers.is_finite().fill_null(False), "is not finite"),
+    absent = absent.fill_null(True)
+    for bad, what, remedy in (
+        (
+            numbers.is_null() & ~absent,
+            "is no number",
+            "write numbers with a decimal point and without separators or units",
+        ),
+        (
+            ~(numbers.is_finite().fill_null(False) | absent),
+            "is not finite",
+            "give a number, or leave the cell empty where there was none",
+        ),
     ):
         if bad.any():
             at = int(bad.arg_max() or 0)
-            shown = "" if what == "is missing" else f" {cells[at]!r}"
-            fact = f"row {frame['row'][at]}: the value{shown} of series "
+            fact = f"row {frame['row'][at]}: the value {cells[at]!r} of series "
             fact += f"{frame['unique_id'][at]} at {frame['ds'][at]} {what}"
-            remedy = "fill it in, or leave out the rows up to it"
-            if what == "is no number":
-                remedy = "write numbers with a decimal point and without separators or units"
             raise DataError(fact, remedy, f"{where}, column {name}")
-    return numbers.alias("y")
+    return pl.select(pl.when(~absent).then(numbers)).to_series().alias("y")
 
 
 def _stamped(frame: pl.DataFrame, where: str) -> pl.DataFrame:
@@ -256,28 +291,97 @@ def _panel(
     where: str,
     notes: Sequence[str],
     like: Panel | None,
+    covariates: Covariates,
 ) -> Panel:
     frame, clock = _on_one_clock(_whole(frame, where), where, like)
     told = [] if clock is None else [clock.note]
     placed = _ordered(frame)
     if not placed["row"].equals(frame["row"]):
         told.append("rows were not in order of time: sorted")
-    frame = placed
+    # Rows before the first value of a series that is known already say that these are missing.
+    frame = observed_rows(placed, where, leading=like is None)
+    columns = like.columns if like else columns_of(placed, covariates)
+    if columns:
+        frame = _read_covariates(frame, columns, where)
     groups = frame.partition_by("unique_id", maintain_order=True)
     stamps = [_array(group["ds"]) for group in groups]
     frequency = like.frequency if like else _frequency(stamps, freq)
-    for group, own in zip(groups, stamps, strict=True):
-        _check_spacing(group, own, frequency, where)
-    series = tuple(
-        Series(group["unique_id"][0], own, group["y"].to_numpy().astype(np.float64))
-        for group, own in zip(groups, stamps, strict=True)
-    )
+    parts = zip(groups, stamps, strict=True)
+    series = tuple(on_grid(group, own, frequency, where, columns) for group, own in parts)
+    if any(c.role == "known" for c in columns):
+        series = _further(series, placed, columns, frequency, where)
     if like:
         return replace(like, series=series, notes=(*notes, *told))
-    found, how = find_seasons([one.values for one in series], frequency, seasons, holdout)
+    # For the search, the last value goes on where one is missing.
+    found, how = find_seasons([s.filled(()).values for s in series], frequency, seasons, holdout)
     said = "given" if freq else "read off the stamps"
     notes = (*notes, *told, f"frequency {frequency.alias} ({frequency.unit}), {said}", how)
-    return Panel(series, frequency, found, clock, notes)
+    notes += _of_missing(series)
+    filled = tuple(s.filled(found) for s in series)
+    return Panel(filled, frequency, found, clock, notes, columns)
+
+
+def _read_covariates(frame: pl.DataFrame, columns: Sequence[Column], where: str) -> pl.DataFrame:
+    """Rows with their covariates as numbers; none may be missing."""
+    read = encoded(frame, columns)
+    refuse_absent(frame, read, columns, where)
+    refuse_changing(read, columns, where)
+    return read
+
+
+def _further(
+    series: Sequence[Series],
+    frame: pl.DataFrame,
+    columns: Sequence[Column],
+    frequency: Frequency,
+    where: str,
+) -> tuple[Series, ...]:
+    """Series with what is known ahead, from the rows behind their ends."""
+    known = tuple(c for c in columns if c.role == "known")
+    last = np.stack([s.stamps[-1] for s in series])
+    ends = pl.DataFrame({"unique_id": [s.name for s in series], "_end": last})
+    later = frame.join(ends, on="unique_id", maintain_order="left")
+    later = later.filter(pl.col("ds") > pl.col("_end"))
+    read = encoded(later, known)
+    refuse_absent(later, read, known, where)
+    rows = {g["unique_id"][0]: g for g in read.partition_by("unique_id", maintain_order=True)}
+    names = [PREFIX + c.name for c in known]
+    found = []
+    for one in series:
+        group = rows.get(one.name)
+        if group is not None and one.beside:
+            cells, stamps = group.select(names).to_numpy(), _array(group["ds"])
+            start, length = one.stamps[0], len(one)
+            beside = with_future(one.beside, stamps, cells, frequency, start, length)
+            one = replace(one, beside=beside)
+        found.append(one)
+    return tuple(found)
+
+
+def _with_future(panel: Panel, frame: pl.DataFrame, where: str) -> Panel:
+    """The panel with what rows say of its future."""
+    if not any(c.role == "known" for c in panel.columns):
+        fact = "the model has no covariate that is known ahead"
+        raise DataError(fact, "leave the rows out, or fit again and name one as known", where)
+    frame, _ = _on_one_clock(_whole(frame, where), where, panel)
+    names = {s.name for s in panel.series}
+    strange = frame.filter(~pl.col("unique_id").is_in(names))
+    if strange.height:
+        fact = f"row {strange['row'][0]}: series {strange['unique_id'][0]} is not known"
+        raise DataError(fact, "mend its name, or leave the row out", where)
+    series = _further(panel.series, _ordered(frame), panel.columns, panel.frequency, where)
+    return replace(panel, series=series)
+
+
+def _of_missing(series: Sequence[Series]) -> tuple[str, ...]:
+    counts = [0 if s.missing is None else int(s.missing.sum()) for s in series]
+    if not any(counts):
+        return ()
+    of = f" of {sum(map(len, series)):,} values are missing"
+    if len(series) > 1:
+        of += f", in {np.count_nonzero(counts):,} of {len(series):,} series"
+    filled = "filled in from those before them, and counted in no error"
+    return (f"{sum(counts):,}{of}: {filled}",)
 
 
 def _frequency(stamps: list[Stamps], freq: str | None) -> Frequency:
@@ -356,30 +460,3 @@ def _array(stamps: pl.Series) -> Stamps:
     if stamps.dtype.is_integer():
         return stamps.cast(pl.Int64).to_numpy()
     return stamps.cast(pl.Datetime("us")).to_numpy().astype("datetime64[us]")
-
-
-def _check_spacing(group: pl.DataFrame, stamps: Stamps, frequency: Frequency, where: str) -> None:
-    name = group["unique_id"][0]
-    position = frequency.grid(stamps, stamps[0])
-    steps = np.diff(position)
-    off = position % 1 != 0
-    if (stamps[1:] == stamps[:-1]).any():
-        at = int((stamps[1:] == stamps[:-1]).argmax())
-        rows = f"rows {group['row'][at]} and {group['row'][at + 1]}"
-        fact = f"series {name} has two values at {calendar.text(stamps[at])} ({rows})"
-        remedy = "leave one out; if these are several series, say which column names them (--id)"
-        raise DataError(fact, remedy, where)
-    if off.any():
-        at = int(off.argmax())
-        fact = f"series {name}, row {group['row'][at]}: {calendar.text(stamps[at])} does not fall "
-        fact += f"on {frequency.unit} ({frequency.alias}) counted from {calendar.text(stamps[0])}"
-        raise DataError(fact, "move that stamp, or name the spacing (--freq, freq=)", where)
-    if (steps > 1).any():
-        at = int((steps > 1).argmax())
-        missing = int(steps[at]) - 1
-        expected = calendar.text(frequency.after(stamps[at], 1)[0])
-        fact = f"series {name} has a gap: {expected} is missing"
-        fact += f", the first of {missing} between" if missing > 1 else ", between"
-        fact += f" {calendar.text(stamps[at])} and {calendar.text(stamps[at + 1])}"
-        remedy = f"fill in the {frequency.unit}, or leave out the rows before the gap"
-        raise DataError(fact, remedy, where)

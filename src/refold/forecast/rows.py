@@ -25,6 +25,8 @@ def plain_rows(frame: Any, like: Panel) -> Panel | None:
     They have stamps without a time zone or whole numbers, numbers that are finite, names that are
     text, and stand in the order of time. None for all others: they may be right or wrong.
     """
+    if like.columns:
+        return None
     try:
         found = nw.from_native(frame, eager_only=True)
     except (TypeError, nw.exceptions.DuplicateError):

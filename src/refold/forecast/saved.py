@@ -30,9 +30,11 @@ from refold.train.checkpoints.file import read, write
 from refold.train.checkpoints.states import joined, part, restore_weights, weights
 
 from .baselines import Autoregression
+from .beside import Standard
 from .calendar import Frequency
 from .clock import Clock
 from .course import Course
+from .covariates import Column, Values
 from .forecaster import Fitted, pasts_at_end
 from .intervals import Calibration
 from .model import OriginNetwork
@@ -48,7 +50,8 @@ FILE, ABOUT = "model.safetensors", "about.json"
 _WHAT = "refold forecaster"
 # Records that a document may hold; their fields are theirs to name. Everything else is refused.
 _RECORDS: dict[str, Callable[..., Any]] = {
-    record.__name__: record for record in (Settings, Course, Look, Frequency, Clock, Columns)
+    record.__name__: record
+    for record in (Settings, Course, Look, Frequency, Clock, Columns, Column, Standard)
 }
 
 Document = dict[str, Any]
@@ -143,6 +146,7 @@ def _apart(saved: Saved) -> tuple[Tensors, Document]:
             "seasons": list(panel.seasons),
             "clock": _spelled(panel.clock),
             "notes": list(panel.notes),
+            "columns": [_spelled(column) for column in panel.columns],
         },
         "model": model,
         "calibration": None,
@@ -164,6 +168,7 @@ def _together(tensors: Tensors, document: Document, path: Path) -> Saved:
         seasons=tuple(about["seasons"]),
         clock=_meant(about["clock"], path),
         notes=tuple(about["notes"]),
+        columns=tuple(_meant(each, path) for each in about.get("columns", ())),
     )
     settings = _meant(document["settings"], path)
     horizon, model = document["horizon"], document["model"]
@@ -179,7 +184,18 @@ def _together(tensors: Tensors, document: Document, path: Path) -> Saved:
 
 
 def _series_apart(panel: Panel) -> Tensors:
-    return {
+    held = {}
+    if any(s.missing is not None for s in panel.series):
+        held["missing"] = torch.from_numpy(
+            np.concatenate([np.isnan(s.observed) for s in panel.series])
+        )
+    if panel.columns:
+        beside = [s.beside for s in panel.series if s.beside]
+        held["known"] = torch.from_numpy(np.concatenate([b.known for b in beside]))
+        held["known_lengths"] = torch.tensor([len(b.known) for b in beside])
+        held["historical"] = torch.from_numpy(np.concatenate([b.historical for b in beside]))
+        held["static"] = torch.from_numpy(np.stack([b.static for b in beside]))
+    return held | {
         "values": torch.from_numpy(np.concatenate([s.values for s in panel.series])),
         "lengths": torch.tensor([len(s) for s in panel.series]),
         "first": torch.from_numpy(np.stack([s.stamps[0] for s in panel.series]).astype(np.int64)),
@@ -191,11 +207,26 @@ def _series_together(tensors: Tensors, names: list[str], document: Document) -> 
     first = tensors["first"].numpy()
     if frequency.kind != "number":
         first = first.astype("datetime64[us]")
-    values = np.split(tensors["values"].numpy(), np.cumsum(tensors["lengths"].numpy())[:-1])
+    ends = np.cumsum(tensors["lengths"].numpy())[:-1]
+    values, missing = np.split(tensors["values"].numpy(), ends), [None] * len(names)
+    if "missing" in tensors:
+        parts = np.split(tensors["missing"].numpy(), ends)
+        missing = [part if part.any() else None for part in parts]
+    beside = _beside_together(tensors, ends) if "known" in tensors else [None] * len(names)
     return tuple(
-        Series(name, np.concatenate([[start], frequency.after(start, len(y) - 1)]), y)
-        for name, start, y in zip(names, first, values, strict=True)
+        Series(name, np.concatenate([[start], frequency.after(start, len(y) - 1)]), y, absent, own)
+        for name, start, y, absent, own in zip(names, first, values, missing, beside, strict=True)
     )
+
+
+def _beside_together(tensors: Tensors, ends: np.ndarray) -> list[Values]:
+    known_ends = np.cumsum(tensors["known_lengths"].numpy())[:-1]
+    parts = (
+        np.split(tensors["known"].numpy(), known_ends),
+        np.split(tensors["historical"].numpy(), ends),
+        tensors["static"].numpy(),
+    )
+    return [Values(*own) for own in zip(*parts, strict=True)]
 
 
 # The model: what training made, and how networks are built before they get their weights
@@ -212,6 +243,7 @@ def _model_apart(fitted: Fitted) -> tuple[Tensors, Document]:
         "transform": fitted.data.transform,
         "courses": [_spelled(course) for course in fitted.courses],
         "usual": [past.usual for past in fitted.pasts],
+        "beside": _spelled(fitted.data.beside),
     }
 
 
@@ -223,15 +255,18 @@ def _model_together(
         raise ValueError(f"there is no transform {transform!r}")
     rows = zip(panel.series, tensors["scales"].tolist(), strict=True)
     scales = {s.name: Scale(transform, *row) for s, row in rows}
+    beside = _meant(document.get("beside"), path)
     courses = tuple(_meant(each, path) for each in document["courses"])
-    data = scaled(panel, horizon, transform, scales)
+    data = scaled(panel, horizon, transform, scales, beside)
     if courses[0].lines:
         data = replace(data, lines=_lines_together(part(tensors, "lines"), data.scales))
     pasts = pasts_at_end(panel, data, courses, document["usual"])
     networks = []
     for i, (past, course) in enumerate(zip(pasts, courses, strict=True)):
         with torch.random.fork_rng(devices=[]):  # the weights it starts with are not kept
-            network = OriginNetwork(past.features, past.bases, horizon, course, settings)
+            network = OriginNetwork(
+                past.features, past.bases, horizon, course, settings, past.beside
+            )
         restore_weights(network, part(tensors, f"network{i}"), path)
         networks.append(network.eval())
     return Fitted(panel, horizon, settings, data, courses, pasts, tuple(networks), (), 0.0)

@@ -18,10 +18,11 @@ from refold.data.scale import Scale, Transform, choose_transform
 from refold.data.window import Past
 
 from .baselines import Autoregression, autoregressions
+from .beside import Standard, beside, standard
 from .course import Course
-from .metrics import naive_error, smape
+from .metrics import mae, naive_error, smape
 from .model import OriginNetwork, forecast
-from .panel import Panel
+from .panel import Panel, Series
 
 Floats = NDArray[np.float64]
 
@@ -38,6 +39,7 @@ class Scaled:
     unless it is a logarithm, whose differences have no unit. slope, offset (N,): from there to
     naive errors. usual: the naive forecast's mean sMAPE and MASE over the last horizon. lines: of
     each series the linear autoregression that networks are given; () where they are given none.
+    beside: the scale of covariates, where there are any.
     """
 
     values: tuple[Floats, ...]
@@ -46,6 +48,7 @@ class Scaled:
     slope: Tensor
     offset: Tensor
     usual: tuple[float, float]
+    beside: Standard | None = None
     lines: tuple[Autoregression, ...] = ()
 
     def invert(self, i: int, z: Floats) -> Floats:
@@ -59,26 +62,34 @@ def scaled(
     horizon: int,
     transform: Transform | None = None,
     scales: Mapping[str, Scale] = MappingProxyType({}),
+    standard_: Standard | None = None,
 ) -> Scaled:
     """What is derived from all series once, before any origin is looked at.
 
     transform: None takes the one that suits the values. scales: those of series, by name, that have
-    one already.
+    one already. standard_: that of the covariates, where they have one.
     """
     own = [s.values for s in panel.series]
     transform = transform or choose_transform(own)
-    each = tuple(scales.get(s.name) or Scale.fit(s.values, transform) for s in panel.series)
+    each = tuple(scales.get(s.name) or Scale.fit(s.known, transform) for s in panel.series)
     values = tuple(_seen(y, s) for y, s in zip(own, each, strict=True))
     lag = naive_lag(panel.seasons, horizon)
-    errors = np.array([_naive_unit(y, lag) for y in own])
+    errors = np.array([_naive_unit(s, lag) for s in panel.series])
     slope, offset = _into_errors(transform, each, errors)
-    return Scaled(values, each, transform, slope, offset, _usual(own, errors, horizon, lag))
+    usual = _usual(panel.series, errors, horizon, lag)
+    return Scaled(values, each, transform, slope, offset, usual, standard_ or standard(panel))
 
 
 def with_lines(panel: Panel, data: Scaled) -> Scaled:
     """With the autoregression of every series, fitted to all of its values."""
-    values = [s.values for s in panel.series]
-    return replace(data, lines=tuple(autoregressions(values, panel.seasons, data.scales)))
+    return replace(data, lines=tuple(_fitted(panel.series, panel.seasons, data.scales)))
+
+
+def _fitted(
+    series: Sequence[Series], seasons: tuple[int, ...], scales: Sequence[Scale]
+) -> list[Autoregression]:
+    values, missing = [s.values for s in series], [s.missing for s in series]
+    return autoregressions(values, seasons, scales, missing)
 
 
 def further_on(panel: Panel, data: Scaled, known: Panel, most: int) -> Scaled:
@@ -89,14 +100,14 @@ def further_on(panel: Panel, data: Scaled, known: Panel, most: int) -> Scaled:
     """
     names = [s.name for s in known.series]
     scales = dict(zip(names, data.scales, strict=True))
-    each = tuple(scales.get(s.name) or Scale.fit(s.values, data.transform) for s in panel.series)
+    each = tuple(scales.get(s.name) or Scale.fit(s.known, data.transform) for s in panel.series)
     values = tuple(_seen(s.values[-most:], own) for s, own in zip(panel.series, each, strict=True))
     found = replace(data, values=values, scales=each)
     if not data.lines:
         return found
     lines = dict(zip(names, data.lines, strict=True))
     new = [(s, own) for s, own in zip(panel.series, each, strict=True) if s.name not in lines]
-    fitted = autoregressions([s.values for s, _ in new], panel.seasons, [own for _, own in new])
+    fitted = _fitted([s for s, _ in new], panel.seasons, [own for _, own in new])
     lines.update({s.name: line for (s, _), line in zip(new, fitted, strict=True)})
     return replace(found, lines=tuple(lines[s.name] for s in panel.series))
 
@@ -111,10 +122,10 @@ def naive_lag(seasons: tuple[int, ...], horizon: int) -> int:
     return seasons[0] if seasons and seasons[0] <= horizon else 1
 
 
-def _naive_unit(values: Floats, lag: int) -> float:
+def _naive_unit(series: Series, lag: int) -> float:
     """The in-sample naive error. A series that never changes still needs a unit."""
-    level = float(np.abs(values).mean()) or 1.0
-    return max(naive_error(values, lag), 1e-3 * level)
+    level = float(np.abs(series.known).mean()) or 1.0
+    return max(naive_error(series.observed, lag), 1e-3 * level)
 
 
 def _into_errors(
@@ -130,17 +141,18 @@ def _into_errors(
     return torch.from_numpy(slope).float(), torch.from_numpy(offset).float()
 
 
-def _usual(values: Sequence[Floats], errors: Floats, horizon: int, lag: int) -> tuple[float, float]:
+def _usual(series: Sequence[Series], errors: Floats, horizon: int, lag: int) -> tuple[float, float]:
     """Mean sMAPE and MASE of the naive forecast of the last horizon, as far as it is there."""
     percent, scaled_ = [], []
-    for y, error in zip(values, errors, strict=True):
-        ahead = min(horizon, len(y) - lag)
+    for one, error in zip(series, errors, strict=True):
+        ahead = min(horizon, len(one) - lag)
         if ahead < 1:
             continue
-        origin = len(y) - ahead
-        f = y[origin - lag + np.arange(ahead) % lag]
-        percent.append(smape(y[origin:], f))
-        scaled_.append(np.abs(y[origin:] - f).mean() / error)
+        origin = len(one) - ahead
+        y, f = one.observed[origin:], one.values[origin - lag + np.arange(ahead) % lag]
+        if not np.isnan(y).all():
+            percent.append(smape(y, f))
+            scaled_.append(mae(y, f) / error)
     if not percent:
         return 1.0, 1.0
     return max(float(np.mean(percent)), 0.1), max(float(np.mean(scaled_)), 0.01)
@@ -149,7 +161,7 @@ def _usual(values: Sequence[Floats], errors: Floats, horizon: int, lag: int) -> 
 def past_of(panel: Panel, data: Scaled, course: Course) -> Past:
     """The panel as tensors to be trained on: as far back as this course looks."""
     most = course.span + (course.origins + 1) * course.stride
-    return window.past(data.values, course.look, most, _lines(panel, data, course, most))
+    return _past(panel, data, course, most, _lines(panel, data, course, most))
 
 
 def past_at_end(panel: Panel, data: Scaled, course: Course, usual: float) -> Past:
@@ -158,7 +170,21 @@ def past_at_end(panel: Panel, data: Scaled, course: Course, usual: float) -> Pas
     usual: the width that is usual in the panel that was trained on.
     """
     lines = _lines(panel, data, course, 1)
-    return window.past(data.values, course.look, reach_at_end(course), lines, usual)
+    return _past(panel, data, course, reach_at_end(course), lines, usual)
+
+
+def _past(
+    panel: Panel,
+    data: Scaled,
+    course: Course,
+    most: int,
+    lines: list[Floats] | None,
+    usual: float | None = None,
+) -> Past:
+    missing = [s.missing for s in panel.series]
+    found = window.past(data.values, course.look, most, lines, usual, missing)
+    covariates = beside(panel, data.beside, found.columns, course.look.horizon)
+    return found if covariates is None else replace(found, beside=covariates)
 
 
 def reach_at_end(course: Course) -> int:

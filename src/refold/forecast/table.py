@@ -15,6 +15,7 @@ import polars as pl
 
 from refold.errors import DataError
 
+from .covariates import NO_COVARIATES, PREFIX, Covariates
 from .stamps import (
     MISSING,
     NUMBERED_HINTS,
@@ -44,7 +45,8 @@ class Table:
     """A file's rows as (unique_id, ds, y, row), and how they came about.
 
     frame: unique_id text, ds as it stood in the file (text, a date or a number), y text or number,
-    row the line in the file. name is the file's stem; notes say what was guessed.
+    row the line in the file, and covariates under a prefix. name is the file's stem; notes say what was
+    guessed.
     """
 
     frame: pl.DataFrame
@@ -52,6 +54,7 @@ class Table:
     name: str
     source: str
     notes: tuple[str, ...]
+    covariates: Covariates = NO_COVARIATES
 
     def under(self, name: str) -> Table:
         """The same rows as those of one series of that name."""
@@ -59,16 +62,22 @@ class Table:
 
 
 def read_table(
-    path: str | Path, target: str | None = None, time: str | None = None, id: str | None = None
+    path: str | Path,
+    target: str | None = None,
+    time: str | None = None,
+    id: str | None = None,
+    covariates: Covariates = NO_COVARIATES,
 ) -> Table:
     """The rows of a file in long form: one row per series and time.
+
+    Columns that are named as covariates are no candidates for anything else.
 
     Errors  DataError for a file that is not there or cannot be read, a column that does not exist,
     and a guess that is not unique; the text lists the candidates and the flag to give.
     """
     path = Path(path)
     raw, first_row = _read(path)
-    columns, notes = _choose(raw, Columns(target or "", time, id), path.name)
+    columns, notes = _choose(raw, Columns(target or "", time, id), path.name, covariates.names)
     numbers = pl.int_range(first_row, first_row + raw.height, dtype=pl.Int64)
     ids = pl.lit(path.stem) if columns.id is None else pl.col(columns.id).cast(pl.String)
     steps = pl.int_range(1, pl.len() + 1, dtype=pl.Int64)
@@ -80,11 +89,38 @@ def read_table(
         stamps.alias("ds"),
         pl.col(columns.target).alias("y"),
         numbers.alias("row"),
+        *(pl.col(name).alias(PREFIX + name) for name in covariates.names),
     )
     if columns.time is not None:
         # A blank line between rows is no row. Where rows are only numbered, it is a missing value.
         frame = frame.filter(~_blank(raw))
-    return Table(frame, columns, path.stem, path.name, tuple(notes))
+    return Table(frame, columns, path.stem, path.name, tuple(notes), covariates)
+
+
+def read_future(path: str | Path, columns: Columns, known: Sequence[str]) -> Table:
+    """The rows of a file of what is known ahead: the time, the series and these covariates.
+
+    Errors  DataError for a file that cannot be read, and for a column that is not there.
+    """
+    path = Path(path)
+    raw, first_row = _read(path)
+    needed = [name for name in (columns.time, columns.id) if name]
+    for name in (*needed, *known):
+        if name not in raw.columns:
+            fact = f"there is no column {name!r}; there are: {_listed(raw.columns)}"
+            raise DataError(fact, "add it, named as in the first table", path.name)
+    if columns.time is None:
+        fact = "the rows of the first table say no time, so what is ahead of them has none"
+        raise DataError(fact, "add a column of steps or dates to both", path.name)
+    frame = raw.select(
+        (pl.lit(path.stem) if columns.id is None else pl.col(columns.id).cast(pl.String)).alias(
+            "unique_id"
+        ),
+        pl.col(columns.time).alias("ds"),
+        pl.int_range(first_row, first_row + raw.height, dtype=pl.Int64).alias("row"),
+        *(pl.col(name).alias(PREFIX + name) for name in known),
+    )
+    return Table(frame.filter(~_blank(raw)), columns, path.stem, path.name, ())
 
 
 def _read(path: Path) -> tuple[pl.DataFrame, int]:
@@ -152,13 +188,20 @@ def _refuse_twice(names: Sequence[str], where: str) -> None:
             raise DataError(fact, "give each column a name of its own", where)
 
 
-def _choose(raw: pl.DataFrame, given: Columns, where: str) -> tuple[Columns, list[str]]:
+def _choose(
+    raw: pl.DataFrame, given: Columns, where: str, beside: Sequence[str] = ()
+) -> tuple[Columns, list[str]]:
     """The named columns, and guesses for the others."""
     for flag, name in (("--target", given.target), ("--time", given.time), ("--id", given.id)):
         if name and name not in raw.columns:
             fact = f"there is no column {name!r}; there are: {_listed(raw.columns)}"
             raise DataError(fact, f"give one of them to {flag}", where)
-    free = [name for name in raw.columns if name not in (given.target, given.time, given.id)]
+    for name in beside:
+        if name not in raw.columns or name in (given.target, given.time, given.id):
+            fact = f"there is no column {name!r} for a covariate; there are: {_listed(raw.columns)}"
+            raise DataError(fact, "name one that is neither target, time nor id", where)
+    taken = (given.target, given.time, given.id, *beside)
+    free = [name for name in raw.columns if name not in taken]
     kinds = {name: _kind(raw[name]) for name in free}
     time = given.time or _guess_time(raw, kinds, bool(given.target), where)
     kinds.pop(time or "", None)
@@ -169,7 +212,7 @@ def _choose(raw: pl.DataFrame, given: Columns, where: str) -> tuple[Columns, lis
     notes = []
     if time is None:
         notes.append("no column of dates or steps: rows are numbered 1, 2, 3 ...")
-    unused = [name for name in raw.columns if name not in (target, time, ident)]
+    unused = [name for name in raw.columns if name not in (target, time, ident, *beside)]
     if unused:
         notes.append(f"columns not used: {_listed(unused)}")
     return chosen, notes

@@ -89,7 +89,7 @@ def _backtested(found: Backtest) -> tuple[dict[str, Stamps], dict[str, Any]]:
     ]
     columns = {
         "unique_id": [s.name for s in late for _ in range(horizon)],
-        "y": np.concatenate([s.values for s in late]),
+        "y": pl.Series(np.concatenate([s.observed for s in late]), nan_to_null=True),
         "y_hat": np.concatenate([w.model.forecasts[i] for w, i in parts]),
     }
     return stamps, columns | _of_bands(bands)

@@ -10,7 +10,6 @@ from refold.errors import DataError
 
 from .calendar import text
 from .forecaster import check_length
-from .growth import longer
 from .panel import Panel, Series
 
 _WHERE = "newer rows"
@@ -26,7 +25,7 @@ def appended(panel: Panel, newer: Panel, horizon: int) -> Panel:
     """
     came = {s.name: s for s in newer.series}
     old = [_longer(s, came.pop(s.name), panel) if s.name in came else s for s in panel.series]
-    new = tuple(came.values())
+    new = tuple(_begun(s).filled(panel.seasons) for s in came.values())
     for series in new:
         try:
             check_length(replace(panel, series=(series,)), horizon)
@@ -48,7 +47,7 @@ def _longer(series: Series, newer: Series, panel: Panel) -> Series:
         raise DataError(fact, "give stamps of the same spacing", _WHERE)
     known = at < len(series)
     _refuse_changed(series, newer, at[known].astype(np.int64))
-    fresh = newer.values[~known]
+    fresh = newer[int(known.sum()) :]
     if len(fresh) and at[~known][0] > len(series):
         missing = panel.frequency.after(series.stamps[-1], 1)[0]
         fact = (
@@ -56,8 +55,12 @@ def _longer(series: Series, newer: Series, panel: Panel) -> Series:
         )
         fact += f"of {text(newer.stamps[~known][0])}: {text(missing)} is missing"
         raise DataError(fact, "give every row from there on", _WHERE)
-    stamps = longer(series.stamps, newer.stamps[~known])
-    return Series(series.name, stamps, longer(series.values, fresh))
+    return series.followed_by(fresh).filled(panel.seasons)
+
+
+def _begun(series: Series) -> Series:
+    """From its first observed value on."""
+    return series if series.missing is None else series[int(series.missing.argmin()) :]
 
 
 def _refuse_changed(series: Series, newer: Series, at: np.ndarray) -> None:
@@ -66,9 +69,11 @@ def _refuse_changed(series: Series, newer: Series, at: np.ndarray) -> None:
         fact = f"series {series.name} begins at {text(series.stamps[0])}, and a row of "
         fact += f"{text(newer.stamps[0])} is given"
         raise DataError(fact, "leave out the rows before it, or fit again", _WHERE)
-    changed = series.values[at] != newer.values[: len(at)]
+    before, now = series.observed[at], newer.observed[: len(at)]
+    changed = (before != now) & ~np.isnan(now)
     if changed.any():
         i = int(changed.argmax())
-        fact = f"series {series.name} is {series.values[at[i]]:g} at {text(newer.stamps[i])}, and "
+        held = "missing" if np.isnan(before[i]) else f"{before[i]:g}"
+        fact = f"series {series.name} is {held} at {text(newer.stamps[i])}, and "
         fact += f"{newer.values[i]:g} is given"
         raise DataError(fact, "leave out the rows that are known, or fit again", _WHERE)

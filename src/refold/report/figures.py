@@ -61,7 +61,7 @@ def forecast_figure(
     futures = panel.future(len(forecasts[0]))
     for i, (ax, series) in enumerate(zip(axes, panel.series, strict=False)):
         tail = _tail(len(series), len(forecasts[0]), panel.season)
-        stamps, values = series.stamps[-tail:], series.values[-tail:]
+        stamps, values = series.stamps[-tail:], series.observed[-tail:]
         held = found.held_out.series[i].stamps
         ax.axvspan(held[0], held[-1], color=INK["shade"], zorder=0, lw=0)
         _fan(ax, held, found.bands, i, INK["test"], ahead=False)
@@ -98,7 +98,7 @@ def backtest_figure(found: Backtest) -> Figure:
             _fan(ax, ahead, window.bands, i, INK["model"], ahead=window is found.windows[0])
             cutoff = window.known.series[i].stamps[-1]
             ax.axvline(cutoff, color=INK["rule"], lw=0.9, zorder=0)
-        ax.plot(stamps, series.values[start:], color=INK["history"], lw=1.3, label="observed")
+        ax.plot(stamps, series.observed[start:], color=INK["history"], lw=1.3, label="observed")
         for window in found.windows:
             label = "forecast, each from its origin" if window is found.windows[0] else None
             ahead = window.held_out.series[i].stamps

@@ -247,7 +247,7 @@ def _held_out_table(windows: Sequence[Evaluation]) -> str:
             zip(found.held_out.series, found.model.forecasts, strict=True)
         )
         for k, (stamp, y, f) in enumerate(
-            zip(found.held_out.texts(series.stamps), series.values, values, strict=True)
+            zip(found.held_out.texts(series.stamps), series.observed, values, strict=True)
         )
     ]
     names = ("unique_id", "ds", "y", "y_hat", "error", *_bound_names(windows[0].bands))

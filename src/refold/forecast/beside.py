@@ -1,0 +1,141 @@
+"""The covariates of a panel on one scale, and as tensors beside a Past."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from refold.data.beside import Beside
+from refold.errors import DataError
+
+from .covariates import Column, Role, Values
+from .panel import Panel
+from .series import Series
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Standard:
+    """Centre and deviation of every column of numbers, in the order of the panel's columns, over what
+    was trained on; 0 and 1 for categories."""
+
+    centre: tuple[float, ...]
+    unit: tuple[float, ...]
+
+
+def standard(panel: Panel) -> Standard | None:
+    """The scale of a panel's covariates, None without any."""
+    if not panel.columns:
+        return None
+    pairs = [_measured(panel, column) for column in panel.columns]
+    centre, unit = zip(*pairs, strict=True)
+    return Standard(centre, unit)
+
+
+def _measured(panel: Panel, column: Column) -> tuple[float, float]:
+    if column.levels is not None:
+        return 0.0, 1.0
+    parts = [_of(s, panel, column)[: len(s)] for s in panel.series]
+    values = np.concatenate(parts)
+    deviation = float(values.std())
+    centre = float(values.mean())
+    return centre, deviation if deviation > 1e-12 * abs(centre) else 1.0
+
+
+def _of(series: Series, panel: Panel, column: Column) -> Floats:
+    """The values of one column: (N + F,), (N,) or (1,), as its role has them."""
+    values = _beside(series)
+    place = [c.name for c in panel.columns if c.role == column.role].index(column.name)
+    if column.role == "static":
+        return values.static[place : place + 1]
+    return (values.known if column.role == "known" else values.historical)[:, place]
+
+
+def _beside(series: Series) -> Values:
+    assert series.beside is not None
+    return series.beside
+
+
+def beside(panel: Panel, scale: Standard | None, columns: int, horizon: int) -> Beside | None:
+    """Covariates beside a Past of so many columns, whose last one is the end of every series."""
+    if scale is None:
+        return None
+    pairs = zip(panel.columns, scale.centre, scale.unit, strict=True)
+    scales = {column.name: (centre, unit) for column, centre, unit in pairs}
+
+    def held(role: Role, is_category: bool) -> list[Tensor]:
+        found = []
+        for column in panel.columns:
+            if column.role == role and (column.levels is not None) == is_category:
+                centre, unit = scales[column.name]
+                rows = [(_of(s, panel, column) - centre) / unit for s in panel.series]
+                if role != "static":
+                    pairs = zip(rows, panel.series, strict=True)
+                    rows = [_placed(row, len(s), columns, horizon) for row, s in pairs]
+                found.append(torch.from_numpy(np.stack(rows)))
+        return found
+
+    known, known_codes = held("known", False), held("known", True)
+    shape = (len(panel.series), columns + horizon)
+    return Beside(
+        _stack([*known, *held("historical", False)], shape).float(),
+        _stack([*known_codes, *held("historical", True)], shape).long(),
+        len(known),
+        len(known_codes),
+        _side([one[:, 0] for one in held("static", False)], len(panel.series)).float(),
+        _side([one[:, 0] for one in held("static", True)], len(panel.series)).long(),
+        _level_counts(panel),
+    )
+
+
+def _level_counts(panel: Panel) -> tuple[int, ...]:
+    moving = [c for c in panel.columns if c.role != "static"]
+    still = [c for c in panel.columns if c.role == "static"]
+    return tuple(len(c.levels) + 1 for c in (*moving, *still) if c.levels is not None)
+
+
+def _stack(parts: list[Tensor], shape: tuple[int, int]) -> Tensor:
+    return torch.stack(parts) if parts else torch.zeros(0, *shape)
+
+
+def _side(parts: list[Tensor], number: int) -> Tensor:
+    return torch.stack(parts, dim=-1) if parts else torch.zeros(number, 0)
+
+
+def _placed(values: Floats, length: int, columns: int, horizon: int) -> Floats:
+    """Values with their end, after `length` of them, at the last column: (columns + horizon,).
+
+    Before the first and where nothing is known the nearest value stands; no error is counted there.
+    """
+    at = np.arange(length - columns, length + horizon).clip(0, len(values) - 1)
+    found = values[at]
+    return np.where(np.isnan(found), values[length - 1], found)
+
+
+def check_future(panel: Panel, horizon: int) -> None:
+    """Is all known that a forecast needs to know ahead?
+
+    Errors  DataError with the first series, column and stamp that is not.
+    """
+    names = [c.name for c in panel.columns if c.role == "known"]
+    if not names:
+        return
+    for series in panel.series:
+        ahead = _beside(series).known[len(series) : len(series) + horizon]
+        gone = np.isnan(
+            np.concatenate([ahead, np.full((horizon - len(ahead), len(names)), np.nan)])
+        )
+        if gone.any():
+            step, column = (int(i) for i in np.argwhere(gone)[0])
+            stamp = panel.texts(panel.frequency.after(series.stamps[-1], horizon))[step]
+            fact = (
+                f"series {series.name}: known covariate {names[column]!r} has no value at {stamp}, "
+            )
+            fact += f"and {horizon} steps are to be forecast"
+            remedy = "give rows behind the end with an empty target, or predict(future=), --future"
+            raise DataError(fact, remedy)

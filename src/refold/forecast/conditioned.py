@@ -1,0 +1,77 @@
+"""What covariates add to a network: vectors for categories, and a correction of every step ahead.
+
+    E          a vector for every level; zeros for one that was never seen, as at the start for all
+    d(t)[k]    numbers and vectors of step t + k, and how far they are from where the level and the
+               continuations were taken
+    v(t)[k]    = relu(A u(t) + B d(t)[k] + s[k])
+    correction = w . d(t)[k] usual + v(t)[k] . (a usual + b c(t)[k])
+
+usual is the width that is usual in the panel: an effect is as large on a quiet day as on another. c(t)
+is what the naive forecast is expected to err by.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from refold.data.beside import Beside, Told
+from refold.data.window import Look
+
+# Units between the state and a correction.
+_UNITS = 32
+
+
+class Conditioned(nn.Module):
+    """Covariates of one panel, as a network is told of them.
+
+    Shapes  told of origins (T, B) -> features (T, B, size) and corrections (t, B, horizon).
+    """
+
+    def __init__(self, beside: Beside, look: Look, hidden: int) -> None:
+        super().__init__()
+        self.known = beside.known_codes
+        self.vectors = nn.ModuleList(_vectors(n) for n in beside.levels)
+        widths = [layer.embedding_dim for layer in self.vectors if isinstance(layer, nn.Embedding)]
+        self.size = sum(widths)
+        places = 2 + len(look.lags)
+        inputs = beside.known_numbers * (1 + places) + sum(widths[: self.known]) * places
+        self.ahead = bool(inputs)
+        if self.ahead:
+            self.linear = nn.Linear(inputs, 1, bias=False)
+            self.inputs = nn.Linear(inputs, _UNITS, bias=False)
+            self.state = nn.Linear(hidden, _UNITS)
+            self.step = nn.Parameter(torch.zeros(look.horizon, _UNITS))
+            self.out = nn.Linear(_UNITS, 2)
+            for weight in (self.linear.weight, self.out.weight, self.out.bias):
+                nn.init.zeros_(weight)
+
+    def features(self, told: Told) -> Tensor:
+        """The vectors of the categories at origins: (T, B, size)."""
+        parts = [layer(told.codes[..., i]) for i, layer in enumerate(self.vectors)]
+        return torch.cat(parts, dim=-1) if parts else told.ahead.new_zeros(*told.codes.shape[:2], 0)
+
+    def correction(self, u: Tensor, told: Told, expected: Tensor) -> Tensor:
+        """What covariates of each step change: (t, B, horizon), in the units of the values."""
+        if not self.ahead:
+            return torch.zeros_like(expected)
+        d = torch.cat([told.ahead, *self._steps(told.ahead_codes)], dim=-1)
+        v = torch.relu(self.state(u)[..., None, :] + self.inputs(d) + self.step)
+        often, sized = self.out(v).unbind(-1)
+        return (self.linear(d)[..., 0] + often) * told.usual + sized * expected
+
+    def _steps(self, codes: Tensor) -> list[Tensor]:
+        """Of each known category its vector at the step, and what it differs by from elsewhere."""
+        found = []
+        for i, layer in enumerate(self.vectors[: self.known]):
+            vectors = layer(codes[..., i])
+            here = vectors[..., :1, :]
+            found.append(torch.cat([here, here - vectors[..., 1:, :]], dim=-2).flatten(-2))
+        return found
+
+
+def _vectors(levels: int) -> nn.Embedding:
+    """Zeros: a level that is never trained on says as much as one that is not known."""
+    layer = nn.Embedding(levels, min(8, max(2, levels // 2)), padding_idx=0)
+    nn.init.zeros_(layer.weight)
+    return layer

@@ -1,0 +1,232 @@
+"""What is known beside a series: which columns, what kind each is, and their values on its grid.
+
+static      the same in every row of a series: a country, a size
+known       known ahead: a holiday, a price that is set; its values behind the end of a series stand in
+            rows without a target
+historical  known up to the last value of a series: a temperature, another series
+
+Numbers stay as they are until a model is trained (`beside.py` has its scale). Text, booleans and what is
+named as categorical become codes: 1, 2, ... in the order of the alphabet, 0 for a level that the model
+does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from refold.errors import DataError
+
+from . import calendar
+from .calendar import Frequency, Stamps
+from .stamps import MISSING, as_numbers
+
+Floats = NDArray[np.float64]
+Role = Literal["known", "historical", "static"]
+
+# Columns of covariates in a frame of refold's own: apart from unique_id, ds, y, row.
+PREFIX = "x:"
+# A column of text is one of numbers where this share of its cells are: one bad cell is an error.
+_MOST = 0.8
+_ROLES: tuple[Role, ...] = ("known", "historical", "static")
+
+
+@dataclass(frozen=True, slots=True)
+class Covariates:
+    """The names of columns beside the target, by what is known of them and when.
+
+    categorical: those among them whose numbers are names, such as 7 for a shop; text always is.
+
+    Errors  DataError for a column with two roles.
+
+    Example
+        >>> Covariates(static=("country",), known=("promo", "price"), historical=("temperature",))
+    """
+
+    static: Sequence[str] = ()
+    known: Sequence[str] = ()
+    historical: Sequence[str] = ()
+    categorical: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            given = getattr(self, field.name)
+            if isinstance(given, str) or not all(isinstance(name, str) for name in given):
+                fact = f"{field.name} is {given!r}"
+                raise DataError(fact, 'give names of columns, such as ["promo"]', "Covariates")
+            object.__setattr__(self, field.name, tuple(given))
+        for name in self.names:
+            if self.names.count(name) > 1:
+                fact = f"column {name!r} is named {self.names.count(name)} times"
+                raise DataError(fact, "name it once: static, known or historical", "Covariates")
+        for name in self.categorical:
+            if name not in self.names:
+                fact = f"column {name!r} is named as categorical, and as nothing else"
+                raise DataError(fact, "name it as static, known or historical too", "Covariates")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them: known, historical, static."""
+        return tuple(name for role in _ROLES for name in getattr(self, role))
+
+    def __bool__(self) -> bool:
+        return bool(self.names)
+
+
+NO_COVARIATES = Covariates()
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One covariate. levels: of a category, those that there are; None for numbers."""
+
+    name: str
+    role: Role
+    levels: tuple[str, ...] | None = None
+
+    def read(self, cells: pl.Series) -> pl.Series:
+        """Numbers, or codes of levels: float64, null where nothing is given or it is no number."""
+        if self.levels is None:
+            numbers = as_numbers(cells)
+            return pl.select(pl.when(numbers.is_finite()).then(numbers)).to_series()
+        codes = pl.Series(range(1, len(self.levels) + 1), dtype=pl.Float64)
+        text = _texts(cells)
+        found = text.replace_strict(list(self.levels), codes, default=0.0, return_dtype=pl.Float64)
+        return pl.select(pl.when(text.is_not_null()).then(found)).to_series()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Values:
+    """The covariates of one series of N values.
+
+    Shapes  known (N + F, K), where F rows are behind its end; historical (N, P); static (S,).
+    """
+
+    known: Floats
+    historical: Floats
+    static: Floats
+
+    def part(self, start: int, stop: int) -> Values:
+        """Beside values start to stop; what is known ahead stays known."""
+        return Values(self.known[start:], self.historical[start:stop], self.static)
+
+    def followed_by(self, later: Values, length: int) -> Values:
+        """Beside N = length values and those that follow."""
+        known = np.concatenate([self.known[:length], later.known])
+        if len(self.known) > len(known):  # more was known ahead than has come
+            known = np.concatenate([known, self.known[len(known) :]])
+        return Values(known, np.concatenate([self.historical, later.historical]), self.static)
+
+
+def _texts(cells: pl.Series) -> pl.Series:
+    text = cells.cast(pl.String)
+    return pl.select(pl.when(~text.is_in(MISSING)).then(text)).to_series()
+
+
+def columns_of(frame: pl.DataFrame, given: Covariates) -> tuple[Column, ...]:
+    """What kind each column is, from what it holds."""
+    return tuple(
+        Column(name, role, _levels(frame[PREFIX + name], name in given.categorical))
+        for role in _ROLES
+        for name in getattr(given, role)
+    )
+
+
+def _levels(cells: pl.Series, is_named: bool) -> tuple[str, ...] | None:
+    known = _texts(cells).drop_nulls()
+    numeric = cells.dtype.is_numeric()
+    if cells.dtype == pl.String:
+        numbers = as_numbers(known)
+        numeric = len(numbers) - numbers.null_count() >= _MOST * len(numbers)
+    return None if numeric and not is_named else tuple(known.unique().sort())
+
+
+def of_columns(columns: Sequence[Column]) -> Covariates:
+    """The names that these columns were given by."""
+    names = {role: tuple(c.name for c in columns if c.role == role) for role in _ROLES}
+    return Covariates(**names, categorical=tuple(c.name for c in columns if c.levels is not None))
+
+
+def encoded(frame: pl.DataFrame, columns: Sequence[Column]) -> pl.DataFrame:
+    """The frame with its covariates as numbers and codes; null where there is none."""
+    return frame.with_columns(
+        c.read(frame[PREFIX + c.name]).alias(PREFIX + c.name) for c in columns
+    )
+
+
+def refuse_absent(
+    raw: pl.DataFrame, read: pl.DataFrame, columns: Sequence[Column], where: str
+) -> None:
+    """Errors  DataError with the first cell that could not be read: series, column, row. raw: rows as
+    they were given, among them all of read."""
+    for column in columns:
+        bad = read[PREFIX + column.name].is_null()
+        if bad.any():
+            at = int(bad.arg_max() or 0)
+            row, stamp = read["row"][at], read["ds"][at]
+            cell = raw.filter(pl.col("row") == row)[PREFIX + column.name][0]
+            empty = cell is None or cell in MISSING or cell != cell
+            what = "is missing" if empty else f"{cell!r} is no finite number"
+            fact = f"series {read['unique_id'][at]}, row {row}: {column.role} covariate "
+            fact += f"{column.name!r} at {stamp} {what}"
+            raise DataError(fact, "fill it in, or leave the covariate out", where)
+
+
+def refuse_changing(read: pl.DataFrame, columns: Sequence[Column], where: str) -> None:
+    """Errors  DataError with the first static covariate that is not the same in all rows of a series."""
+    for column in columns:
+        if column.role != "static":
+            continue
+        name = PREFIX + column.name
+        away = read[name] != read.select(pl.col(name).first().over("unique_id")).to_series()
+        if away.any():
+            at = int(away.arg_max() or 0)
+            fact = f"series {read['unique_id'][at]}, row {read['row'][at]}: static covariate "
+            fact += f"{column.name!r} differs from the rows before"
+            raise DataError(fact, "make it the same in all, or name it as known", where)
+
+
+def values_of(group: pl.DataFrame, columns: Sequence[Column], places: NDArray[np.int64]) -> Values:
+    """The covariates of one series, from its rows and their places on its grid; NaN in gaps."""
+
+    def of(role: Role) -> Floats:
+        names = [PREFIX + c.name for c in columns if c.role == role]
+        found = np.full((int(places[-1]) + 1, len(names)), np.nan)
+        found[places] = group.select(names).to_numpy().reshape(len(places), -1)
+        return found
+
+    return Values(of("known"), of("historical"), of("static")[0])
+
+
+def refuse_gaps(
+    name: str, values: Values, columns: Sequence[Column], stamps: Stamps, where: str
+) -> None:
+    """Errors  DataError where a stamp has no row, so that its covariates are not known."""
+    length = len(values.historical)
+    both = np.concatenate([values.historical, values.known[:length]], axis=1)
+    gone = np.isnan(both).any(axis=1)
+    if gone.any():
+        named = next(c.name for c in columns if c.role != "static")
+        fact = f"series {name} has no row for {calendar.text(stamps[int(gone.argmax())])}, so "
+        fact += f"covariate {named!r} is not known there"
+        raise DataError(fact, "give the row, with an empty target where it was not observed", where)
+
+
+def with_future(
+    values: Values, stamps: Stamps, rows: Floats, frequency: Frequency, start: Stamps, length: int
+) -> Values:
+    """What is known ahead, from rows (F, K) at stamps; those that have passed are left out."""
+    places = frequency.grid(stamps, start)
+    kept = (places >= length) & (places % 1 == 0)
+    places, rows = places[kept].astype(np.int64), rows[kept]
+    if not len(places):
+        return values
+    known = np.full((max(len(values.known), int(places.max()) + 1), rows.shape[1]), np.nan)
+    known[: len(values.known)] = values.known
+    known[places] = rows
+    return replace(values, known=known)
