@@ -10,17 +10,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from refold.data.scale import Transform
-from refold.data.window import Look, Past
 from refold.errors import DataError
 from refold.train.fit import Fit, Run, fit
 
-from .course import Course, course
-from .model import OriginNetwork, forecast
 from .panel import Panel
-from .sequences import Learner, Scaled, chain, draws, past_of, scaled
+from .sequences import Scaled, scaled
 from .settings import Settings
+from .ways import Seen, Trained, way_of
 
 Floats = NDArray[np.float64]
 Progress = Callable[[int, int], None]
@@ -29,8 +28,6 @@ Progress = Callable[[int, int], None]
 MARGIN = 6
 # The decay of the average of the weights: over the last fifty steps.
 _AVERAGE = 0.98
-# Series that are forecast together: enough to fill the products, few enough to fit a cache.
-_TOGETHER = 512
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,9 +38,9 @@ class Fitted:
     horizon: int
     settings: Settings
     data: Scaled
-    courses: tuple[Course, ...]
-    pasts: tuple[Past, ...]
-    networks: tuple[OriginNetwork, ...]
+    courses: tuple[Trained, ...]
+    pasts: tuple[Seen, ...]
+    networks: tuple[nn.Module, ...]
     runs: tuple[Run, ...]
     seconds: float
 
@@ -51,11 +48,6 @@ class Fitted:
     def parameters(self) -> int:
         """Trained numbers in one network."""
         return sum(p.numel() for p in self.networks[0].parameters())
-
-    @property
-    def look(self) -> Look:
-        """What the first of the networks looks at."""
-        return self.courses[0].look
 
 
 def fit_panel(
@@ -75,61 +67,61 @@ def fit_panel(
     """
     began = time.perf_counter()
     check_length(panel, horizon)
-    courses, usual, networks, runs = [], [], [], []
+    courses, usual, networks, runs, way = [], [], [], [], way_of(settings)
     with _one_thread():
         data = scaled(panel, horizon, transform)
         for member in range(settings.members):
-            way = _course(panel, horizon, settings, member)
-            past = past_of(panel, data, way)
-            network, run = _trained(past, data, way, settings, member)
-            parts = ((courses, way), (usual, past.usual), (networks, network), (runs, run))
+            course = way.course(panel, horizon, settings, member)
+            past = way.past(panel, data, course)
+            network, run = _trained(past, data, course, settings, member)
+            parts = ((courses, course), (usual, past.usual), (networks, network), (runs, run))
             for kept, one in parts:
                 kept.append(one)
             if progress:
                 progress(member + 1, settings.members)
-        found = (tuple(courses), pasts_at_end(panel, data, courses, usual))
+        found = (tuple(courses), pasts_at_end(panel, data, settings, courses, usual))
     found = (*found, tuple(networks), tuple(runs))
     return Fitted(panel, horizon, settings, data, *found, time.perf_counter() - began)
 
 
 def pasts_at_end(
-    panel: Panel, data: Scaled, courses: Sequence[Course], usual: Sequence[float]
-) -> tuple[Past, ...]:
+    panel: Panel,
+    data: Scaled,
+    settings: Settings,
+    courses: Sequence[Trained],
+    usual: Sequence[float],
+) -> tuple[Seen, ...]:
     """What each network looks back on from the end of the series; usual: of the panel it learned.
 
     It is made anew after training too, where there is one that goes further back: sums that begin
     elsewhere are rounded otherwise, and a forecast is to be the same after `load` to the last bit.
     """
+    at_end = way_of(settings).at_end
     return tuple(
-        past_of(panel, data, way, way.origins * way.stride, one)
-        for way, one in zip(courses, usual, strict=True)
+        at_end(panel, data, course, one) for course, one in zip(courses, usual, strict=True)
     )
 
 
-def _course(panel: Panel, horizon: int, settings: Settings, member: int) -> Course:
-    return course(panel.seasons, horizon, [len(s) for s in panel.series], settings, member)
-
-
 def _trained(
-    past: Past, data: Scaled, way: Course, settings: Settings, member: int
-) -> tuple[OriginNetwork, Run]:
-    seed = settings.seed * settings.members + member
+    past: Seen, data: Scaled, course: Trained, settings: Settings, member: int
+) -> tuple[nn.Module, Run]:
+    seed, way = settings.seed * settings.members + member, way_of(settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = OriginNetwork(past.features, past.bases, way.look.horizon, way, settings)
-    drawn, number = draws(past, way, seed)
+        network = way.network(past, course, settings)
+    drawn, number = way.draws(past, course, seed)
     plan = Fit(
-        epochs=-(-way.steps // -(-number // way.batch)),
+        epochs=-(-course.steps // -(-number // course.batch)),
         rate=settings.rate,
         schedule="cosine",
-        warm_up=max(1, way.steps // 10),
+        warm_up=max(1, course.steps // 10),
         average=_AVERAGE,
-        batch_size=way.batch,
+        batch_size=course.batch,
         validation=0.0,
         patience=None,
         seed=seed,
     )
-    return network, fit(Learner(network, past, data, way), drawn, plan)
+    return network, fit(way.learner(network, past, data, course), drawn, plan)
 
 
 @contextmanager
@@ -150,19 +142,10 @@ def predict_panel(fitted: Fitted) -> list[Floats]:
     geometric mean.
     """
     parts = zip(fitted.networks, fitted.pasts, fitted.courses, strict=True)
-    with _one_thread():
-        z = torch.stack([_ahead(*part) for part in parts]).mean(dim=0)
+    ahead = way_of(fitted.settings).ahead
+    with _one_thread(), torch.no_grad():
+        z = torch.stack([ahead(*part) for part in parts]).mean(dim=0)
     return [fitted.data.invert(i, own) for i, own in enumerate(z.numpy().astype(np.float64))]
-
-
-@torch.no_grad()
-def _ahead(network: OriginNetwork, past: Past, way: Course) -> torch.Tensor:
-    """From the last column of every series: (N, H)."""
-    found = []
-    for rows in torch.arange(len(past.z)).split(_TOGETHER):
-        columns = chain(torch.full_like(rows, past.columns - 1), way)
-        found.append(forecast(network, past, rows, columns, 1)[0])
-    return torch.cat(found)
 
 
 def on_panel(fitted: Fitted, panel: Panel) -> Fitted:
@@ -177,7 +160,8 @@ def on_panel(fitted: Fitted, panel: Panel) -> Fitted:
     names = (s.name for s in fitted.panel.series)
     scales = dict(zip(names, fitted.data.scales, strict=True))
     data = scaled(panel, fitted.horizon, transform, scales)
-    pasts = pasts_at_end(panel, data, fitted.courses, [past.usual for past in fitted.pasts])
+    usual = [past.usual for past in fitted.pasts]
+    pasts = pasts_at_end(panel, data, fitted.settings, fitted.courses, usual)
     return replace(fitted, panel=panel, data=data, pasts=pasts)
 
 

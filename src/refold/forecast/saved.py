@@ -34,12 +34,13 @@ from .clock import Clock
 from .course import Course
 from .forecaster import Fitted, pasts_at_end
 from .intervals import Calibration
-from .model import OriginNetwork
+from .lookback import Lookback
 from .panel import Panel, Series
 from .sequences import scaled
 from .settings import Settings
 from .table import Columns
 from .tables import Kind
+from .ways import way_of
 
 FORMAT = 1
 FILE, ABOUT = "model.safetensors", "about.json"
@@ -47,7 +48,8 @@ FILE, ABOUT = "model.safetensors", "about.json"
 _WHAT = "refold forecaster"
 # Records that a document may hold; their fields are theirs to name. Everything else is refused.
 _RECORDS: dict[str, Callable[..., Any]] = {
-    record.__name__: record for record in (Settings, Course, Look, Frequency, Clock, Columns)
+    record.__name__: record
+    for record in (Settings, Course, Look, Lookback, Frequency, Clock, Columns)
 }
 
 Document = dict[str, Any]
@@ -222,11 +224,11 @@ def _model_together(
     scales = {s.name: Scale(transform, *row) for s, row in rows}
     data = scaled(panel, horizon, transform, scales)
     courses = tuple(_meant(each, path) for each in document["courses"])
-    pasts = pasts_at_end(panel, data, courses, document["usual"])
+    pasts = pasts_at_end(panel, data, settings, courses, document["usual"])
     networks = []
     for i, (past, course) in enumerate(zip(pasts, courses, strict=True)):
         with torch.random.fork_rng(devices=[]):  # the weights it starts with are not kept
-            network = OriginNetwork(past.features, past.bases, horizon, course, settings)
+            network = way_of(settings).network(past, course, settings)
         restore_weights(network, part(tensors, f"network{i}"), path)
         networks.append(network.eval())
     return Fitted(panel, horizon, settings, data, courses, pasts, tuple(networks), (), 0.0)
