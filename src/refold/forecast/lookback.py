@@ -85,7 +85,7 @@ def _lookback(
         tuple(names) if number <= _FEW else (),
         settings.steps or _steps(points),
         together if number <= _FEW else settings.batch or _TOGETHER,
-        settings.hidden or (128 if points >= 20_000 else 64),
+        settings.hidden or _hidden(points),
         0.5 if settings.dropout is None else settings.dropout,
         settings.error == "squared",
     )
@@ -104,6 +104,11 @@ def _dilations(seasons: tuple[int, ...], back: int, layers: int | None) -> tuple
         further = 2 * found[-1]
         found.append(further if 2 * further <= back else found[-1])
     return tuple(found[:layers])
+
+
+def _hidden(points: int) -> int:
+    """Units: a small panel is soon known by heart."""
+    return next(units for units, least in ((256, 50_000), (128, 5_000), (64, 0)) if points >= least)
 
 
 def _steps(points: int) -> int:
