@@ -354,6 +354,7 @@ def test_a_look_back_is_whole_segments():
         ({"look_back": 0}, "look_back is 0"),
         ({"dilations": (1, 0)}, "dilations is .*give whole numbers"),
         ({"dilations": ()}, "dilations is"),
+        ({"dilations": (1, 2.5)}, "dilations is"),
         ({"layers": 3, "dilations": (1, 2)}, "3 layers and 2 dilations"),
         ({"over": "segments", "layers": 2}, "over segments has one layer"),
         ({"over": "segments", "dilations": (4,)}, "over segments has one layer"),

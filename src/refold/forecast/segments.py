@@ -26,7 +26,7 @@ from .recurrence import recurrence
 from .settings import Settings
 
 # Vectors of positions and series start this small: at first, all segments are forecast alike.
-_SMALL = 0.1
+SMALL = 0.1
 
 
 class SegmentNetwork(nn.Module):
@@ -43,8 +43,8 @@ class SegmentNetwork(nn.Module):
         self.recurrence = recurrence(settings, hidden)
         own = hidden // 2 if course.names else 0
         later = -(-course.horizon // width)
-        self.position = nn.Parameter(_SMALL * torch.randn(later, hidden - own))
-        self.series = nn.Parameter(_SMALL * torch.randn(len(course.names), own))
+        self.position = nn.Parameter(SMALL * torch.randn(later, hidden - own))
+        self.series = nn.Parameter(SMALL * torch.randn(len(course.names), own))
         self.dropout = nn.Dropout(course.dropout)
         self.head = nn.Linear(self.recurrence.output_features, width)
 

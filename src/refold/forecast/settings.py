@@ -79,7 +79,8 @@ class Settings:
         given = self.dilations
         if given is not None:
             object.__setattr__(self, "dilations", tuple(given))
-            if not given or any(isinstance(d, bool) or d < 1 for d in given):
+            whole = [isinstance(d, Integral) and not isinstance(d, bool) for d in given]
+            if not given or not all(whole) or min(given) < 1:
                 fact = f"dilations is {given!r}"
                 raise DataError(fact, "give whole numbers, a step at least", "Settings")
             if self.layers not in (None, len(given)):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .lookback import Lookback
 from .recurrence import recurrence
-from .segments import vectors
+from .segments import SMALL, vectors
 from .settings import Settings
 
 # Numbers that say which series it is.
@@ -35,7 +35,7 @@ class StepNetwork(nn.Module):
         hidden, own = course.hidden, _OWN if course.names else 0
         self.embed = nn.Linear(1, hidden)
         self.recurrence = recurrence(settings, hidden, course.dilations)
-        self.series = nn.Parameter(0.1 * torch.randn(len(course.names), own))
+        self.series = nn.Parameter(SMALL * torch.randn(len(course.names), own))
         self.dropout = nn.Dropout(course.dropout)
         self.head = nn.Linear(self.recurrence.output_features + own, course.horizon)
 

@@ -32,6 +32,7 @@ class Windows:
 
     Shapes  z (N, C) for N series; first (N,): the column of each one's first value, before which it is repeated;
     unit (N,): from there to `Scaled.values`; own (N,): which of the course's vectors is a series' own, -1 for none.
+    apart: no series has one, and windows are drawn of any series; else an origin is drawn for all at once.
     """
 
     z: Tensor
