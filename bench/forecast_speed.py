@@ -83,8 +83,8 @@ def peer_model(hidden: int, steps: int, chains: int, seen: int) -> Any:
     warnings.filterwarnings("ignore")
     for name in ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    from neuralforecast import NeuralForecast
-    from neuralforecast.models import LSTM
+    from neuralforecast import NeuralForecast  # pyright: ignore[reportMissingImports]
+    from neuralforecast.models import LSTM  # pyright: ignore[reportMissingImports]
 
     quiet = ("enable_progress_bar", "enable_checkpointing", "enable_model_summary", "logger")
     lstm = LSTM(

@@ -19,7 +19,7 @@ import csv
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -142,7 +142,7 @@ def measure(case: Case, folder: Path, validation: bool, seed: int, out: Path | N
         "seconds": {"forecasts": seconds, "and intervals": whole},
         "processor_seconds": {"forecasts": processor, "and intervals": all_},
         "weights": fitted.parameters,
-        "courses": [{**asdict(c), "look": asdict(c.look)} for c in fitted.courses],
+        "courses": [repr(c) for c in fitted.courses],
     }
 
 

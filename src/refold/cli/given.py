@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
@@ -16,6 +16,7 @@ from refold.errors import DataError
 
 if TYPE_CHECKING:
     from refold.forecast import Panel, Settings, Table
+    from refold.forecast.settings import Over as Recurring
 
 _NAMES = " or ".join(EXAMPLES)
 
@@ -34,6 +35,9 @@ Level = Annotated[
 ]
 CellName = Annotated[
     str | None, typer.Option(help="Recurrent cell: a zoo name, or file.py:function.")
+]
+Over = Annotated[
+    str | None, typer.Option(help="What the network recurs over: origins, segments or steps.")
 ]
 Seed = Annotated[int, typer.Option(help="Another seed, other starting weights.")]
 Out = Annotated[Path, typer.Option(help="Folder for what is written.")]
@@ -55,6 +59,7 @@ class Words:
     level: str | None = None
     cell: str | None = None
     seed: int = 0
+    over: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,6 +85,7 @@ class Given:
         for flag, value in (("--freq", words.freq), ("--season", words.season)):
             line += [flag, value] if value else []
         line += ["--level", words.level] if words.level else []
+        line += ["--over", words.over] if words.over else []
         line += ["--cell", words.cell or self.settings.cell_name, "--seed", str(words.seed), *more]
         return shlex.join(line)
 
@@ -94,7 +100,7 @@ def read(words: Words, verb: str, holdout: int | None = None) -> Given:
     from refold.forecast import Settings, from_table, read_table
 
     source, steps = _source(words, verb), _steps(words.horizon)
-    settings = Settings(seed=words.seed)
+    settings = Settings(seed=words.seed, over=_over(words.over))
     if words.cell is not None:
         settings = replace(settings, cell=cells.find(words.cell))
     levels = levels_of(words.level)
@@ -119,6 +125,19 @@ def _steps(horizon: int | None) -> int:
     if horizon < 1:
         raise DataError(f"the horizon is {horizon}", "give at least 1", "--horizon")
     return horizon
+
+
+def _over(text: str | None) -> Recurring:
+    """Errors  DataError for what no network recurs over."""
+    from refold.forecast.settings import Over, Settings
+
+    kinds = get_args(Over)
+    if text is None:
+        return Settings().over
+    if text not in kinds:
+        fact = f"there is no recurrence over {text!r}"
+        raise DataError(fact, f"choose one of {', '.join(kinds)}", "--over")
+    return cast("Recurring", text)
 
 
 def _seasons(text: str | None) -> tuple[int, ...] | None:

@@ -74,16 +74,16 @@ def tell_ranking(console: Console, title: str, found: Ranking, names: tuple[str,
 
 def settings_told(fitted: Fitted, panel: Panel, table: Table, seconds: float) -> dict[str, str]:
     """How the networks were made, by heading."""
+    from refold.forecast.ways import way_of
+
     settings, columns, course = fitted.settings, table.columns, fitted.courses[0]
     scaled = {"log": "logarithm", "sqrt": "square root", "none": "plain values"}
-    bases = [*course.look.names, *["linear autoregression"] * course.lines]
     return {
         "Columns": f"target {columns.target}, time {columns.time or 'none'}, "
         f"id {columns.id or 'none'}",
         "Read as": "; ".join(panel.notes),
-        "Network": f"{settings.cell_name} with {course.hidden} units over forecast origins, "
-        f"{fitted.parameters:,} weights; all steps at once, as a weighted mean of "
-        f"{', '.join(bases)}, plus a correction",
+        "Network": f"{settings.cell_name} with {course.hidden} units and {fitted.parameters:,} weights, "
+        + way_of(settings).told(course),
         "Scale": "at every origin by the level and width of the series there; "
         + scaled[fitted.data.transform],
         "Training": f"{settings.members} networks that look at different windows, "

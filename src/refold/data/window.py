@@ -167,7 +167,7 @@ def past(
     z = torch.from_numpy(np.stack([_padded(one, look, columns) for one in series]))
     first = torch.tensor([max(0, columns - len(one)) for one in series])
     real = torch.arange(columns) >= first[:, None]
-    observed = _observed(missing, columns)
+    observed = where_observed(missing, columns)
     real = real if observed is None else real & observed
     step = _moves(z, real, 1, look.memory)
     seasonal = [_moves(z, real, s, max(s, look.memory)) for s in look.seasons]
@@ -189,7 +189,7 @@ def past(
     )
 
 
-def _observed(missing: Sequence[NDArray[np.bool_] | None], columns: int) -> Tensor | None:
+def where_observed(missing: Sequence[NDArray[np.bool_] | None], columns: int) -> Tensor | None:
     """Where no value was filled in: (N, columns); None where none was at all."""
     if all(one is None for one in missing):
         return None

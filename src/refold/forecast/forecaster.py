@@ -10,31 +10,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from refold.data.batch import Sequences
 from refold.data.scale import Transform
-from refold.data.window import Look, Past
 from refold.errors import DataError
 from refold.train.fit import Fit, Run, fit
 
 from .beside import check_future
-from .course import Course, course
-from .model import OriginNetwork, Told, answered, tell
 from .panel import Panel
-from .sequences import (
-    Learner,
-    Scaled,
-    chain,
-    draws,
-    further_on,
-    past_at_end,
-    past_of,
-    reach_at_end,
-    scaled,
-    with_lines,
-)
+from .sequences import Scaled, further_on, scaled
 from .settings import Settings
 from .together import Task, together
+from .ways import Seen, Trained, way_of
 
 Floats = NDArray[np.float64]
 Progress = Callable[[int, int], None]
@@ -43,8 +31,6 @@ Progress = Callable[[int, int], None]
 MARGIN = 6
 # The decay of the average of the weights: over the last fifty steps.
 _AVERAGE = 0.98
-# Series that are forecast together: enough to fill the products, few enough to fit a cache.
-_TOGETHER = 512
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,9 +41,9 @@ class Fitted:
     horizon: int
     settings: Settings
     data: Scaled
-    courses: tuple[Course, ...]
-    pasts: tuple[Past, ...]
-    networks: tuple[OriginNetwork, ...]
+    courses: tuple[Trained, ...]
+    pasts: tuple[Seen, ...]
+    networks: tuple[nn.Module, ...]
     runs: tuple[Run, ...]
     seconds: float
 
@@ -65,11 +51,6 @@ class Fitted:
     def parameters(self) -> int:
         """Trained numbers in one network."""
         return sum(p.numel() for p in self.networks[0].parameters())
-
-    @property
-    def look(self) -> Look:
-        """What the first of the networks looks at."""
-        return self.courses[0].look
 
 
 def fit_panel(
@@ -89,13 +70,12 @@ def fit_panel(
     """
     began = time.perf_counter()
     check_length(panel, horizon)
-    threads = torch.get_num_threads()
+    threads, way = torch.get_num_threads(), way_of(settings)
     with _one_thread():
         data = scaled(panel, horizon, transform)
-        if _course(panel, horizon, settings, 0).lines:
-            data = with_lines(panel, data)
         members = range(settings.members)
-        courses = tuple(_course(panel, horizon, settings, member) for member in members)
+        courses = tuple(way.course(panel, horizon, settings, member) for member in members)
+        data = way.prepared(panel, data, courses[0])
         usual, trainings = _trainings(panel, data, courses, settings)
 
         def told(done: int) -> None:
@@ -103,76 +83,74 @@ def fit_panel(
                 progress(done, settings.members)
 
         networks, runs = zip(*together(trainings, threads, told), strict=True)
-        pasts = pasts_at_end(panel, data, courses, usual)
+        pasts = pasts_at_end(panel, data, settings, courses, usual)
     found = (courses, pasts, networks, runs)
     return Fitted(panel, horizon, settings, data, *found, time.perf_counter() - began)
 
 
 def _trainings(
-    panel: Panel, data: Scaled, courses: Sequence[Course], settings: Settings
-) -> tuple[list[float], list[Task[tuple[OriginNetwork, Run]]]]:
+    panel: Panel, data: Scaled, courses: Sequence[Trained], settings: Settings
+) -> tuple[list[float], list[Task[tuple[nn.Module, Run]]]]:
     """The width that is usual for each network, and what trains it; networks share their pasts."""
-    pasts: dict[tuple[Look, int, int], Past] = {}
+    way, pasts = way_of(settings), {}
     usual, trainings = [], []
-    for member, way in enumerate(courses):
-        key = (way.look, way.origins, way.stride)
+    for member, course in enumerate(courses):
+        key = way.looks(course)
         if key not in pasts:
-            pasts[key] = past_of(panel, data, way)
+            pasts[key] = way.past(panel, data, course)
         usual.append(pasts[key].usual)
-        trainings.append(_training(pasts[key], data, way, settings, member))
+        trainings.append(_training(pasts[key], data, course, settings, member))
     return usual, trainings
 
 
 def pasts_at_end(
-    panel: Panel, data: Scaled, courses: Sequence[Course], usual: Sequence[float]
-) -> tuple[Past, ...]:
+    panel: Panel,
+    data: Scaled,
+    settings: Settings,
+    courses: Sequence[Trained],
+    usual: Sequence[float],
+) -> tuple[Seen, ...]:
     """What each network looks back on from the end of the series; usual: of the panel it learned.
 
     It is made anew after training too, where there is one that goes further back: sums that begin
     elsewhere are rounded otherwise, and a forecast is to be the same after `load` to the last bit.
     Networks that look at the same share it.
     """
-    made: dict[tuple[Look, int, float], Past] = {}
-    keys = [(way.look, reach_at_end(way), one) for way, one in zip(courses, usual, strict=True)]
-    for key, way in zip(keys, courses, strict=True):
+    way, made = way_of(settings), {}
+    keys = [(way.looks(course), one) for course, one in zip(courses, usual, strict=True)]
+    for key, course in zip(keys, courses, strict=True):
         if key not in made:
-            made[key] = past_at_end(panel, data, way, key[-1])
+            made[key] = way.at_end(panel, data, course, key[-1])
     return tuple(made[key] for key in keys)
 
 
-def _course(panel: Panel, horizon: int, settings: Settings, member: int) -> Course:
-    return course(panel.seasons, horizon, [len(s) for s in panel.series], settings, member)
-
-
 def _training(
-    past: Past, data: Scaled, way: Course, settings: Settings, member: int
-) -> Task[tuple[OriginNetwork, Run]]:
-    seed = settings.seed * settings.members + member
+    past: Seen, data: Scaled, course: Trained, settings: Settings, member: int
+) -> Task[tuple[nn.Module, Run]]:
+    seed, way = settings.seed * settings.members + member, way_of(settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = OriginNetwork(
-            past.features, past.bases, way.look.horizon, way, settings, past.beside
-        )
-    drawn, number = draws(past, way, seed)
+        network = way.network(past, course, settings)
+    drawn, number = way.draws(past, course, seed)
     plan = Fit(
-        epochs=-(-way.steps // -(-number // way.batch)),
+        epochs=-(-course.steps // -(-number // course.batch)),
         rate=settings.rate,
         schedule="cosine",
-        warm_up=max(1, way.steps // 10),
+        warm_up=max(1, course.steps // 10),
         average=_AVERAGE,
-        batch_size=way.batch,
+        batch_size=course.batch,
         validation=0.0,
         patience=None,
         seed=seed,
     )
 
-    def trained(check: Callable[[], None]) -> tuple[OriginNetwork, Run]:
+    def trained(check: Callable[[], None]) -> tuple[nn.Module, Run]:
         def wanted(epoch: int) -> Sequences:
             check()
             return drawn(epoch)
 
         with network.chance.seeded(seed):
-            return network, fit(Learner(network, past, data, way), wanted, plan)
+            return network, fit(way.learner(network, past, data, course), wanted, plan)
 
     return trained
 
@@ -197,24 +175,10 @@ def predict_panel(fitted: Fitted) -> list[Floats]:
     Errors  DataError where a covariate is not known as far ahead.
     """
     check_future(fitted.panel, fitted.horizon)
-    with _one_thread():
-        groups = torch.arange(len(fitted.panel.series)).split(_TOGETHER)
-        z = torch.cat([_ahead(fitted, rows) for rows in groups])
+    way = way_of(fitted.settings)
+    with _one_thread(), torch.no_grad():
+        z = way.ahead(fitted.networks, fitted.pasts, fitted.courses)
     return [fitted.data.invert(i, own) for i, own in enumerate(z.numpy().astype(np.float64))]
-
-
-@torch.no_grad()
-def _ahead(fitted: Fitted, rows: torch.Tensor) -> torch.Tensor:
-    """From the last column of these series: (B, H). Networks that look at the same are told once."""
-    told: dict[tuple[int, int, int], Told] = {}
-    found = []
-    for network, past, way in zip(fitted.networks, fitted.pasts, fitted.courses, strict=True):
-        key = (id(past), way.stride, way.origins)
-        if key not in told:
-            columns = chain(torch.full_like(rows, past.columns - 1), way)
-            told[key] = tell(past, rows, columns, 1)
-        found.append(answered(network, told[key])[0])
-    return torch.stack(found).mean(dim=0)
 
 
 def on_panel(fitted: Fitted, panel: Panel) -> Fitted:
@@ -230,10 +194,11 @@ def on_panel(fitted: Fitted, panel: Panel) -> Fitted:
 
 def further(fitted: Fitted, panel: Panel) -> Fitted:
     """`on_panel` without a look at all values: what it takes does not grow with the series."""
-    courses = fitted.courses
-    most = max(reach_at_end(way) + way.look.reach for way in courses)
+    courses, settings, way = fitted.courses, fitted.settings, way_of(fitted.settings)
+    most = max(way.reach(course) for course in courses)
     data = further_on(panel, fitted.data, fitted.panel, most)
-    pasts = pasts_at_end(panel, data, courses, [past.usual for past in fitted.pasts])
+    usual = [past.usual for past in fitted.pasts]
+    pasts = pasts_at_end(panel, data, settings, courses, usual)
     return replace(fitted, panel=panel, data=data, pasts=pasts)
 
 

@@ -17,23 +17,20 @@ Source  forking sequences of Wen et al. 2017 (a multi-horizon quantile recurrent
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from refold import cells
 from refold.data import window
 from refold.data.beside import Beside
 from refold.data.beside import Told as BesideTold
 from refold.data.window import Past
-from refold.errors import DataError
-from refold.nn.layer import Recurrent
-from refold.plan.cost import letters
 
 from .chance import Chance
 from .conditioned import Conditioned
 from .course import Course
+from .recurrence import recurrence, stacked
 from .settings import Settings
 
 # A forecast further from the level than this many expected errors, or a factor of e^5, is none: cut
@@ -62,13 +59,7 @@ class OriginNetwork(nn.Module):
         self.covariates = None if beside is None else Conditioned(beside, course.look, hidden)
         further_features = 0 if self.covariates is None else self.covariates.size
         self.embed = nn.Linear(features + further_features, hidden)
-        cell = cells.get(settings.cell) if isinstance(settings.cell, str) else settings.cell
-        further: dict[str, Any] = dict.fromkeys(letters(cell.graph) - {"m", "n"}, hidden)
-        self.recurrence = Recurrent(cell, hidden, hidden, **further)
-        if self.recurrence.input_features != hidden:
-            told = ", ".join(leaf.name for leaf in cell.graph.leaves_of("input")) or "nothing"
-            fact = f"cell {cell.name} reads {told}, and a forecast gives it one vector of any size"
-            raise DataError(fact, 'declare one input, x=rf.Input("m")', "cell")
+        self.recurrence = recurrence(settings, hidden, stacked(settings))
         self.mix = nn.Linear(self.recurrence.output_features + hidden, hidden)
         self.gate = _quiet(nn.Linear(hidden, bases * horizon))
         self.correction = _quiet(nn.Linear(hidden, horizon))

@@ -37,12 +37,13 @@ from .course import Course
 from .covariates import Column, Values
 from .forecaster import Fitted, pasts_at_end
 from .intervals import Calibration
-from .model import OriginNetwork
+from .lookback import Lookback
 from .panel import Panel, Series
 from .sequences import scaled
 from .settings import Settings
 from .table import Columns
 from .tables import Kind
+from .ways import way_of
 
 FORMAT = 1
 FILE, ABOUT = "model.safetensors", "about.json"
@@ -51,7 +52,7 @@ _WHAT = "refold forecaster"
 # Records that a document may hold; their fields are theirs to name. Everything else is refused.
 _RECORDS: dict[str, Callable[..., Any]] = {
     record.__name__: record
-    for record in (Settings, Course, Look, Frequency, Clock, Columns, Column, Standard)
+    for record in (Settings, Course, Look, Lookback, Frequency, Clock, Columns, Column, Standard)
 }
 
 Document = dict[str, Any]
@@ -258,15 +259,13 @@ def _model_together(
     beside = _meant(document.get("beside"), path)
     courses = tuple(_meant(each, path) for each in document["courses"])
     data = scaled(panel, horizon, transform, scales, beside)
-    if courses[0].lines:
-        data = replace(data, lines=_lines_together(part(tensors, "lines"), data.scales))
-    pasts = pasts_at_end(panel, data, courses, document["usual"])
+    if lines := part(tensors, "lines"):
+        data = replace(data, lines=_lines_together(lines, data.scales))
+    pasts = pasts_at_end(panel, data, settings, courses, document["usual"])
     networks = []
     for i, (past, course) in enumerate(zip(pasts, courses, strict=True)):
         with torch.random.fork_rng(devices=[]):  # the weights it starts with are not kept
-            network = OriginNetwork(
-                past.features, past.bases, horizon, course, settings, past.beside
-            )
+            network = way_of(settings).network(past, course, settings)
         restore_weights(network, part(tensors, f"network{i}"), path)
         networks.append(network.eval())
     return Fitted(panel, horizon, settings, data, courses, pasts, tuple(networks), (), 0.0)

@@ -21,7 +21,7 @@ from .baselines import Autoregression, autoregressions
 from .beside import Standard, beside, standard
 from .course import Course
 from .metrics import mae, naive_error, smape
-from .model import OriginNetwork, forecast
+from .model import OriginNetwork, Told, answered, forecast, tell
 from .panel import Panel, Series
 
 Floats = NDArray[np.float64]
@@ -266,6 +266,28 @@ def chain(ends: Tensor, course: Course) -> Tensor:
     """The origins of chains that end at these columns: (T, B)."""
     back = course.stride * torch.arange(course.origins - 1, -1, -1)
     return ends - back[:, None]
+
+
+@torch.no_grad()
+def mean_ahead(
+    networks: Sequence[OriginNetwork],
+    pasts: Sequence[Past],
+    courses: Sequence[Course],
+    rows: Tensor,
+) -> Tensor:
+    """From the last column of these series, the mean of all networks: (B, H).
+
+    Networks that look at the same are told once.
+    """
+    told: dict[tuple[int, int, int], Told] = {}
+    found = []
+    for network, past, course in zip(networks, pasts, courses, strict=True):
+        key = (id(past), course.stride, course.origins)
+        if key not in told:
+            columns = chain(torch.full_like(rows, past.columns - 1), course)
+            told[key] = tell(past, rows, columns, 1)
+        found.append(answered(network, told[key])[0])
+    return torch.stack(found).mean(dim=0)
 
 
 def first_origins(past: Past, course: Course) -> Tensor:

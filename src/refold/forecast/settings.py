@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Literal, get_args
 
 from refold import cells
 from refold.errors import DataError
 from refold.ir.trace import Cell
+
+Over = Literal["origins", "segments", "steps"]
+Measure = Literal["absolute", "squared"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,16 @@ class Settings:
     cell: str | Cell = "gru"
     # Every further size that a cell asks for, beside m and n, is `hidden` as well.
     hidden: int | None = None
+    # What the recurrence runs over: forecast origins, with all of their past; or the last values
+    # before one, in segments or one by one. Origins suit panels and short horizons, segments long ones.
+    over: Over = "origins"
+    # Layers, each but the first added to the one below; how many of its steps each looks back.
+    layers: int | None = None
+    dilations: tuple[int, ...] | None = None
+    # Over segments and steps: values before an origin, values of a segment, and what is minimised.
+    look_back: int | None = None
+    segment: int | None = None
+    error: Measure = "absolute"
     # Origins in a chain whose error counts.
     origins: int | None = None
     # Single values seen directly; further back the network sees means over whole widths.
@@ -48,10 +62,35 @@ class Settings:
             )
         if isinstance(self.seed, bool) or not isinstance(self.seed, Integral):
             raise DataError(f"the seed is {self.seed!r}", "give a whole number", "Settings")
-        for name in ("hidden", "origins", "recent", "blocks", "steps", "batch", "members"):
+        numbers = ("hidden", "origins", "recent", "blocks", "steps", "batch", "members")
+        for name in (*numbers, "layers", "look_back", "segment"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise DataError(f"{name} is {value}", "give at least 1", "Settings")
+        for name, kind in (("over", Over), ("error", Measure)):
+            if getattr(self, name) not in get_args(kind):
+                told = ", ".join(get_args(kind))
+                fact = f"{name} is {getattr(self, name)!r}"
+                raise DataError(fact, f"choose one of {told}", "Settings")
+        self._check_stack()
+
+    def _check_stack(self) -> None:
+        """Layers and dilations that cannot be, or that this recurrence has no place for."""
+        given = self.dilations
+        if given is not None:
+            object.__setattr__(self, "dilations", tuple(given))
+            whole = [isinstance(d, Integral) and not isinstance(d, bool) for d in given]
+            if not given or not all(whole) or min(given) < 1:
+                fact = f"dilations is {given!r}"
+                raise DataError(fact, "give whole numbers, a step at least", "Settings")
+            if self.layers not in (None, len(given)):
+                fact = f"there are {self.layers} layers and {len(given)} dilations"
+                raise DataError(fact, "give one for each layer", "Settings")
+        if self.over == "segments" and max(self.layers or 1, *(given or (1,))) > 1:
+            fact = "a recurrence over segments has one layer, whose next step is the forecast"
+            raise DataError(
+                fact, 'leave layers and dilations out, or take over="steps"', "Settings"
+            )
 
     @property
     def cell_name(self) -> str:

@@ -49,9 +49,11 @@ def _concat(node: Node, sizes: Sizes) -> Function:
     axis = _axis(node)
 
     def concat(*parts: Tensor) -> Tensor:
-        # A part made of parameters alone has no rows yet.
-        lead = max((p.shape[:-1] for p in parts), key=len)
-        return torch.cat([p if axis == 0 else p.expand(*lead, p.shape[-1]) for p in parts], axis)
+        if axis == 0:
+            return torch.cat(parts)
+        # A part made of parameters alone has no rows yet; one of several branches has one for all.
+        lead = torch.broadcast_shapes(*(p.shape[:-1] for p in parts))
+        return torch.cat([p.expand(*lead, p.shape[-1]) for p in parts], -1)
 
     return concat
 

@@ -1,0 +1,38 @@
+"""The recurrent layer of a forecaster: of any cell, in one layer or in several that are joined residually."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from refold import cells
+from refold.errors import DataError
+from refold.nn.layer import Recurrent
+from refold.nn.stacks import Stack
+from refold.plan.cost import letters
+
+from .settings import Settings
+
+
+def recurrence(settings: Settings, hidden: int, dilations: tuple[int, ...] = (1,)) -> Recurrent:
+    """A layer for each dilation, over vectors of `hidden` numbers; those above the first add to what is below.
+
+    Every further size that the cell asks for, beside m and n, is `hidden` as well.
+
+    Errors  DataError for a cell that reads something else than one vector of any size.
+    """
+    cell = cells.of(settings.cell)
+    further: dict[str, Any] = dict.fromkeys(letters(cell.graph) - {"m", "n"}, hidden)
+    # One layer on every step is what Recurrent is by itself; compiled code takes it as it is.
+    joined = Stack("residual", dilations) if len(dilations) > 1 else Stack("plain", dilations)
+    stack = Stack() if dilations == (1,) else joined
+    layer = Recurrent(cell, hidden, hidden, len(dilations), stack=stack, **further)
+    if layer.input_features != hidden:
+        told = ", ".join(leaf.name for leaf in cell.graph.leaves_of("input")) or "nothing"
+        fact = f"cell {cell.name} reads {told}, and a forecast gives it one vector of any size"
+        raise DataError(fact, 'declare one input, x=rf.Input("m")', "cell")
+    return layer
+
+
+def stacked(settings: Settings) -> tuple[int, ...]:
+    """The dilations that settings name, where no season says more: one layer that reads the step before."""
+    return settings.dilations or (1,) * (settings.layers or 1)

@@ -1,0 +1,200 @@
+"""Over what a network recurs: forecast origins, segments of a window, or single steps.
+
+A way says what a network looks at, how it is built, what it is trained on and how it is asked. Whatever is above it
+(training, members, backtests, models that are kept) is the same for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from refold.data.batch import Sequences
+from refold.data.window import Past
+from refold.errors import DataError
+
+from . import sequences, windows
+from .course import Course, course
+from .lookback import Lookback, over_segments, over_steps
+from .model import OriginNetwork
+from .panel import Panel
+from .segments import SegmentNetwork
+from .sequences import Scaled
+from .settings import Over, Settings
+from .steps import StepNetwork
+
+# Series that are forecast together: enough to fill the products, few enough to fit a cache.
+_TOGETHER = 512
+
+
+class Trained(Protocol):
+    """What the rules say of a network, as far as training it asks: `Course` and `Lookback`.
+
+    Units  steps: of the optimiser; batch: what is drawn for one of them.
+    """
+
+    @property
+    def steps(self) -> int: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def hidden(self) -> int: ...
+
+
+class Seen(Protocol):
+    """A panel as tensors: `Past` and `Windows`. usual: the width that is usual in the panel that was trained on."""
+
+    @property
+    def usual(self) -> float: ...
+
+
+class Way(Protocol):
+    """How forecasts come about.
+
+    course: the rules, for one of the networks that are averaged. past: the panel as tensors, to be trained on; at_end:
+    to be forecast from. network: as it starts. learner: with its error, for `fit`. draws: what an epoch trains on, and
+    how many that are. ahead: the forecasts of every series after its end, (N, H) in the units of `Scaled.values`.
+    told: the network in words.
+    """
+
+    def course(self, panel: Panel, horizon: int, settings: Settings, member: int) -> Trained: ...
+    def prepared(self, panel: Panel, data: Scaled, course: Any) -> Scaled: ...
+    def looks(self, course: Any) -> Hashable: ...
+    def reach(self, course: Any) -> int: ...
+    def past(self, panel: Panel, data: Scaled, course: Any) -> Seen: ...
+    def at_end(self, panel: Panel, data: Scaled, course: Any, usual: float) -> Seen: ...
+    def network(self, past: Any, course: Any, settings: Settings) -> Any: ...
+    def learner(self, network: Any, past: Any, data: Scaled, course: Any) -> nn.Module: ...
+    def draws(
+        self, past: Any, course: Any, seed: int
+    ) -> tuple[Callable[[int], Sequences], int]: ...
+    def ahead(self, networks: Any, pasts: Any, courses: Any) -> Tensor: ...
+    def told(self, course: Any) -> str: ...
+
+
+class OverOrigins:
+    """A recurrence over forecast origins: see model.py."""
+
+    def course(self, panel: Panel, horizon: int, settings: Settings, member: int) -> Course:
+        return course(panel.seasons, horizon, [len(s) for s in panel.series], settings, member)
+
+    def prepared(self, panel: Panel, data: Scaled, course: Course) -> Scaled:
+        return sequences.with_lines(panel, data) if course.lines else data
+
+    def looks(self, course: Course) -> Hashable:
+        return course.look, course.stride, course.origins, course.span
+
+    def reach(self, course: Course) -> int:
+        return sequences.reach_at_end(course) + course.look.reach
+
+    def past(self, panel: Panel, data: Scaled, course: Course) -> Past:
+        return sequences.past_of(panel, data, course)
+
+    def at_end(self, panel: Panel, data: Scaled, course: Course, usual: float) -> Past:
+        return sequences.past_at_end(panel, data, course, usual)
+
+    def network(self, past: Past, course: Course, settings: Settings) -> OriginNetwork:
+        horizon = course.look.horizon
+        return OriginNetwork(past.features, past.bases, horizon, course, settings, past.beside)
+
+    def learner(
+        self, network: OriginNetwork, past: Past, data: Scaled, course: Course
+    ) -> nn.Module:
+        return sequences.Learner(network, past, data, course)
+
+    def draws(
+        self, past: Past, course: Course, seed: int
+    ) -> tuple[Callable[[int], Sequences], int]:
+        return sequences.draws(past, course, seed)
+
+    def ahead(
+        self,
+        networks: Sequence[OriginNetwork],
+        pasts: Sequence[Past],
+        courses: Sequence[Course],
+    ) -> Tensor:
+        groups = torch.arange(len(pasts[0].z)).split(_TOGETHER)
+        return torch.cat([sequences.mean_ahead(networks, pasts, courses, rows) for rows in groups])
+
+    def told(self, course: Course) -> str:
+        bases = [*course.look.names, *["linear autoregression"] * course.lines]
+        return (
+            f"over forecast origins; all steps at once, as a weighted mean of {', '.join(bases)}, "
+            "plus a correction"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OverWindows:
+    """A recurrence over the last values before an origin: see segments.py and steps.py."""
+
+    rules: Callable[..., Lookback]
+    build: Callable[[Lookback, Settings], nn.Module]
+
+    def course(self, panel: Panel, horizon: int, settings: Settings, member: int) -> Lookback:
+        if panel.columns:
+            fact = f"there are covariates, and a network over {settings.over} sees none"
+            raise DataError(fact, 'leave them out, or take over="origins"', "Settings")
+        names, points = [s.name for s in panel.series], sum(len(s) for s in panel.series)
+        return self.rules(panel.seasons, horizon, names, points, settings)
+
+    def prepared(self, panel: Panel, data: Scaled, course: Lookback) -> Scaled:
+        return data
+
+    def looks(self, course: Lookback) -> Hashable:
+        return course
+
+    def reach(self, course: Lookback) -> int:
+        return course.back
+
+    def past(self, panel: Panel, data: Scaled, course: Lookback) -> windows.Windows:
+        return windows.windows_of(panel, data, course)
+
+    def at_end(self, panel: Panel, data: Scaled, course: Lookback, usual: float) -> windows.Windows:
+        return windows.windows_of(panel, data, course, whole=False)
+
+    def network(self, past: windows.Windows, course: Lookback, settings: Settings) -> nn.Module:
+        return self.build(course, settings)
+
+    def learner(
+        self, network: nn.Module, past: windows.Windows, data: Scaled, course: Lookback
+    ) -> nn.Module:
+        return windows.Learner(network, past, course.squared)
+
+    def draws(
+        self, past: windows.Windows, course: Lookback, seed: int
+    ) -> tuple[Callable[[int], Sequences], int]:
+        return windows.draws(past, course.together, course.steps, seed)
+
+    def ahead(
+        self,
+        networks: Sequence[nn.Module],
+        pasts: Sequence[windows.Windows],
+        courses: Sequence[Lookback],
+    ) -> Tensor:
+        found = [windows.ahead(one, past)[0] for one, past in zip(networks, pasts, strict=True)]
+        return torch.stack(found).mean(dim=0)
+
+    def told(self, course: Lookback) -> str:
+        over = f"over {course.back // course.segment} segments of {course.segment} values"
+        if course.segment == 1:
+            layers = len(course.dilations)
+            over = f"over the last {course.back} values, {layers} layer{'s' * (layers > 1)}"
+            over += f" with dilations {', '.join(map(str, course.dilations))}" * (layers > 1)
+        return f"{over}; all steps at once, relative to the last value"
+
+
+WAYS: dict[Over, Way] = {
+    "origins": OverOrigins(),
+    "segments": OverWindows(over_segments, SegmentNetwork),
+    "steps": OverWindows(over_steps, StepNetwork),
+}
+
+
+def way_of(settings: Settings) -> Way:
+    """The way that settings name."""
+    return WAYS[settings.over]

@@ -1,0 +1,169 @@
+"""From a panel to windows: the last values before an origin, and what followed; every step is an origin.
+
+Networks on windows see every value relative to the last one before the origin, in deviations of the series: a window
+then says how a series has moved, whatever its level (Lin et al. 2023, SegRNN).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from refold.data import window
+from refold.data.batch import Batch, Sequences
+
+from .lookback import Lookback
+from .panel import Panel
+from .sequences import Scaled
+
+# Draws of windows in an epoch of `fit`: what happens between epochs then costs nothing.
+_EPOCH = 50
+# Series that are forecast together: enough to fill the products, few enough to fit a cache.
+_ROWS = 512
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Windows:
+    """Series with a common end, each in its own deviations.
+
+    Shapes  z (N, C) for N series; first (N,): the column of each one's first value, before which it is repeated;
+    unit (N,): from there to `Scaled.values`; own (N,): which of the course's vectors is a series' own, -1 for none.
+    apart: no series has one, and windows are drawn of any series; else an origin is drawn for all at once.
+    observed (N, C): where no value was filled in; None: everywhere.
+    """
+
+    z: Tensor
+    first: Tensor
+    unit: Tensor
+    own: Tensor
+    back: int
+    horizon: int
+    apart: bool
+    observed: Tensor | None
+    # Nothing is relative to what is usual in the panel; see `data.window.Past.usual`.
+    usual: float = 1.0
+
+    @property
+    def columns(self) -> int:
+        """The number of columns; the last one is the end of every series."""
+        return self.z.shape[1]
+
+
+class OnWindows(Protocol):
+    """A network on windows.
+
+    Shapes  windows (W, S, back) relative to their last values, own (S,) -> (W, S, horizon), relative to the same
+    """
+
+    def __call__(self, windows: Tensor, own: Tensor) -> Tensor: ...
+
+
+def windows_of(panel: Panel, data: Scaled, course: Lookback, whole: bool = True) -> Windows:
+    """The panel as tensors: all of it, or what is seen from its end."""
+    logs = data.transform == "log"
+    unit = torch.tensor([s.unit if logs else 1.0 for s in data.scales], dtype=torch.float64)
+    longest = max(map(len, data.values)) if whole else course.back
+    columns = max(longest, course.back)
+    z = torch.stack([_ended(torch.from_numpy(y), columns) for y in data.values])
+    first = torch.tensor([max(0, columns - len(y)) for y in data.values])
+    places = {name: i for i, name in enumerate(course.names)}
+    own = torch.tensor([places.get(s.name, -1) for s in panel.series])
+    apart = not course.names
+    scaled = (z / unit[:, None]).float()
+    observed = window.where_observed([s.missing for s in panel.series], columns)
+    return Windows(scaled, first, unit.float(), own, course.back, course.horizon, apart, observed)
+
+
+def _ended(y: Tensor, columns: int) -> Tensor:
+    """The last `columns` values; the first one stands for those that are missing before it."""
+    missing = max(0, columns - len(y))
+    return torch.cat([y[:1].expand(missing), y[max(0, len(y) - columns) :]])
+
+
+def forecast(network: OnWindows, past: Windows, rows: Tensor, columns: Tensor) -> Tensor:
+    """z after origins: rows (S,) say which series, columns (W, S) which steps. (W, S, horizon)."""
+    steps = columns[..., None] + torch.arange(1 - past.back, 1)
+    seen = window.at(past.z, rows, steps)
+    last = seen[..., -1:]
+    return last + network(seen - last, past.own[rows])
+
+
+@torch.no_grad()
+def ahead(network: OnWindows, past: Windows, columns: Tensor | None = None) -> Tensor:
+    """From some columns (W,) of every series, the last one if None, in the units of `Scaled.values`: (W, N, H)."""
+    if columns is None:
+        columns = torch.tensor([past.columns - 1])
+    found = []
+    parts = torch.arange(len(past.z)).split(_ROWS)
+    for ends in columns.split(max(1, _ROWS // len(past.z))):
+        held = [
+            forecast(network, past, rows, ends[:, None].expand(-1, len(rows))) for rows in parts
+        ]
+        found.append(torch.cat(held, dim=1))
+    return torch.cat(found) * past.unit[:, None]
+
+
+# What a network learns from
+
+
+class Learner(nn.Module):
+    """A network with the windows that it learns from: what `fit` is given.
+
+    Shapes  a batch is one draw (W, 1, 1) of origins that all series share, or (W, 1, 2) of series and origins.
+    """
+
+    def __init__(self, network: nn.Module, past: Windows, squared: bool = False) -> None:
+        super().__init__()
+        self.network = network
+        self._past, self._squared, self._first = past, squared, first_origins(past)
+
+    def error(self, batch: Batch) -> Tensor:
+        """The mean error over all targets that exist, in deviations of the series: a scalar."""
+        past = self._past
+        rows, columns = _drawn_origins(past, batch.x[:, 0].long())
+        z = forecast(self.network, past, rows, columns)
+        steps = columns[..., None] + torch.arange(1, past.horizon + 1)
+        exists = (steps < past.columns) & (columns >= self._first[rows])[..., None]
+        if past.observed is not None:
+            exists = exists & window.at(past.observed, rows, steps)
+        away = z - window.at(past.z, rows, steps)
+        error = away.square() if self._squared else away.abs()
+        return (error * exists).sum() / exists.sum().clamp(min=1)
+
+
+def _drawn_origins(past: Windows, drawn: Tensor) -> tuple[Tensor, Tensor]:
+    if past.apart:
+        return drawn[:, 0], drawn[None, :, 1]
+    return torch.arange(len(past.z)), drawn.expand(-1, len(past.z))
+
+
+def first_origins(past: Windows) -> Tensor:
+    """The first column of each series that is an origin: with a full window, or a third of the series before it."""
+    length = past.columns - past.first
+    return past.first + torch.minimum(torch.tensor(past.back - 1), length // 3)
+
+
+def draws(
+    past: Windows, together: int, steps: int, seed: int
+) -> tuple[Callable[[int], Sequences], int]:
+    """What an epoch trains on, and how many draws that are: windows at all positions, by chance."""
+    first, last = first_origins(past), past.columns - 1
+    count = (last - first).clamp(min=0)
+    ends, number = count.cumsum(0), min(steps, _EPOCH)
+
+    def drawn(epoch: int) -> Sequences:
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        if not past.apart:
+            low = int(first.min())
+            found = torch.randint(low, last, (number, together, 1), generator=generator)
+            return Sequences(list(found.float()))
+        place = torch.randint(int(ends[-1]), (number, together), generator=generator)
+        rows = torch.searchsorted(ends, place, right=True)
+        columns = last - (ends[rows] - place)
+        return Sequences(list(torch.stack([rows, columns], dim=-1).float()))
+
+    return drawn, number
