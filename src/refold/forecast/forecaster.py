@@ -17,6 +17,7 @@ from refold.errors import DataError
 from refold.train.fit import Fit, Run, fit
 
 from .course import Course, course
+from .distribution import Distribution, refuse_uncounted
 from .model import OriginNetwork, forecast
 from .panel import Panel
 from .sequences import Learner, Scaled, chain, draws, past_of, scaled
@@ -75,6 +76,7 @@ def fit_panel(
     """
     began = time.perf_counter()
     check_length(panel, horizon)
+    refuse_uncounted(panel, settings.head)
     courses, usual, networks, runs = [], [], [], []
     with _one_thread():
         data = scaled(panel, horizon, transform)
@@ -149,15 +151,32 @@ def predict_panel(fitted: Fitted) -> list[Floats]:
     The mean of the networks is taken in the transformed units: for a logarithm, it is the
     geometric mean.
     """
+    found = predict_distribution(fitted)
+    if found is not None:
+        return found.centre
+    z = _mean_ahead(fitted).numpy().astype(np.float64)
+    return [fitted.data.invert(i, own) for i, own in enumerate(z)]
+
+
+def predict_distribution(fitted: Fitted) -> Distribution | None:
+    """The distributions of the next values, where the networks have a head for them.
+
+    The parameters of the networks are averaged: the centre as that of point forecasts, spreads and
+    distances between quantiles as they are.
+    """
+    head = fitted.settings.head
+    return None if head == "point" else Distribution.of(fitted.data, head, _mean_ahead(fitted))
+
+
+def _mean_ahead(fitted: Fitted) -> torch.Tensor:
     parts = zip(fitted.networks, fitted.pasts, fitted.courses, strict=True)
     with _one_thread():
-        z = torch.stack([_ahead(*part) for part in parts]).mean(dim=0)
-    return [fitted.data.invert(i, own) for i, own in enumerate(z.numpy().astype(np.float64))]
+        return torch.stack([_ahead(*part) for part in parts]).mean(dim=0)
 
 
 @torch.no_grad()
 def _ahead(network: OriginNetwork, past: Past, way: Course) -> torch.Tensor:
-    """From the last column of every series: (N, H)."""
+    """From the last column of every series: (N, H), or (N, H, 1 + spreads)."""
     found = []
     for rows in torch.arange(len(past.z)).split(_TOGETHER):
         columns = chain(torch.full_like(rows, past.columns - 1), way)
@@ -174,6 +193,7 @@ def on_panel(fitted: Fitted, panel: Panel) -> Fitted:
     """
     transform = fitted.data.transform
     refuse_outside(panel, transform)
+    refuse_uncounted(panel, fitted.settings.head)
     names = (s.name for s in fitted.panel.series)
     scales = dict(zip(names, fitted.data.scales, strict=True))
     data = scaled(panel, fitted.horizon, transform, scales)

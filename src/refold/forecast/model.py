@@ -30,6 +30,7 @@ from refold.nn.layer import Recurrent
 from refold.plan.cost import letters
 
 from .course import Course
+from .heads import head_of, lifted
 from .settings import Settings
 
 # A forecast further from the level than this many expected errors, or a factor of e^5, is none: cut
@@ -40,7 +41,8 @@ _FURTHEST = 5.0
 class OriginNetwork(nn.Module):
     """All steps ahead from every origin, of one panel of series.
 
-    Shapes  rows (B,) and columns (T, B) of a Past -> (counted, B, horizon), relative to the level.
+    Shapes  rows (B,) and columns (T, B) of a Past -> (counted, B, horizon), relative to the level;
+    with a head, the parameters of its distributions (counted, B, horizon, 1 + spreads).
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class OriginNetwork(nn.Module):
         self.gate = _quiet(nn.Linear(hidden, bases * horizon))
         self.correction = _quiet(nn.Linear(hidden, horizon))
         self.dropout = nn.Dropout(course.dropout)
+        self.head = head_of(settings.head, hidden, horizon)
 
     def forward(self, features: Tensor, bases: Tensor, expected: Tensor) -> Tensor:
         if self.training and self.noise:
@@ -71,20 +74,21 @@ class OriginNetwork(nn.Module):
         mixed = self.mix(self.dropout(torch.cat([q[-counted:], e[-counted:]], dim=-1)))
         u = self.dropout(torch.relu(mixed))
         weights = self.gate(u).unflatten(-1, bases.shape[-2:]).softmax(dim=-2)
-        return (weights * bases).sum(dim=-2) + expected * self.correction(u)
+        centre = (weights * bases).sum(dim=-2) + expected * self.correction(u)
+        return centre if self.head is None else self.head(centre, u, expected)
 
 
 def forecast(
     network: OriginNetwork, past: Past, rows: Tensor, columns: Tensor, last: int
 ) -> Tensor:
-    """z from the last origins of every chain: (last, B, horizon)."""
+    """z from the last origins of every chain: (last, B, horizon), or parameters of its head."""
     near = columns[-last:]
     found = network(
         window.seen(past, rows, columns),
         window.continuations(past, rows, near),
         window.expected(past, rows, near),
     )
-    return window.at(past.level, rows, near)[..., None] + found
+    return lifted(found, window.at(past.level, rows, near)[..., None], network.head)
 
 
 def _quiet(layer: nn.Linear, factor: float = 0.1) -> nn.Linear:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from refold.data import window
 from refold.data.batch import Batch, Sequences
@@ -27,6 +28,8 @@ Floats = NDArray[np.float64]
 # Errors beyond this many naive errors count by their logarithm: one broken week of data is not
 # what a model should be made of.
 _OUTLIER = 20.0
+# A root of counts that goes below zero bends towards it within a tenth of a root of a naive error.
+_BEND = 10.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +38,8 @@ class Scaled:
 
     values: each series' logarithm, root or plain values, shifted, and divided by its deviation
     unless it is a logarithm, whose differences have no unit. slope, offset (N,): from there to
-    naive errors. usual: the naive forecast's mean sMAPE and MASE over the last horizon.
+    naive errors. unit (N,): a naive error, in the series' own units. usual: the naive forecast's mean
+    sMAPE and MASE over the last horizon.
     """
 
     values: tuple[Floats, ...]
@@ -43,12 +47,18 @@ class Scaled:
     transform: Transform
     slope: Tensor
     offset: Tensor
+    unit: Tensor
     usual: tuple[float, float]
 
     def invert(self, i: int, z: Floats) -> Floats:
         """Of series i, back to its units."""
         scale = self.scales[i]
         return scale.invert(z / scale.unit if self.transform == "log" else z)
+
+    def apply(self, i: int, y: Floats) -> Floats:
+        """Values of series i as networks see them."""
+        scale = self.scales[i]
+        return scale.apply(y) * (scale.unit if self.transform == "log" else 1.0)
 
 
 def scaled(
@@ -70,7 +80,8 @@ def scaled(
     lag = naive_lag(panel.seasons, horizon)
     errors = np.array([_naive_unit(y, lag) for y in own])
     slope, offset = _into_errors(transform, each, errors)
-    return Scaled(values, each, transform, slope, offset, _usual(own, errors, horizon, lag))
+    unit = torch.from_numpy(errors).float()
+    return Scaled(values, each, transform, slope, offset, unit, _usual(own, errors, horizon, lag))
 
 
 def naive_lag(seasons: tuple[int, ...], horizon: int) -> int:
@@ -165,12 +176,22 @@ class Learner(nn.Module):
         z = forecast(self.network, past, rows, columns, course.counted)
         goal, exists = window.targets(past, rows, near)
         exists = exists & (near >= self._first[rows])[..., None]
-        return self._measured(z, goal, exists, rows)
+        measure, head = Measured(self._data, rows), self.network.head
+        error = measure.errors(z, goal) if head is None else head.family.loss(z, goal, measure)
+        return (error * exists).sum() / exists.sum().clamp(min=1)
 
-    def _measured(self, z: Tensor, goal: Tensor, exists: Tensor, rows: Tensor) -> Tensor:
-        data = self._data
-        slope, offset = data.slope[rows][:, None], data.offset[rows][:, None]
-        f, d = (measured(part, data.transform, slope, offset) for part in (z, goal))
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """Values of the series `rows` (B,) in other units than the network's: z (T, B, H), or (B, H)."""
+
+    data: Scaled
+    rows: Tensor
+
+    def errors(self, z: Tensor, goal: Tensor) -> Tensor:
+        """The error of every z, in the units of `Learner.error`; (T, B, H, K) beside goals of K 1."""
+        data = self.data
+        f, d = (self._in_errors(part) for part in (z, goal))
         away = (f - d).abs()
         beyond = _OUTLIER + torch.log1p((away - _OUTLIER).clamp(min=0.0))
         percent, errors = data.usual
@@ -178,7 +199,21 @@ class Learner(nn.Module):
         if data.transform == "log":
             relative = 200.0 * torch.tanh(0.5 * (z - goal).abs())
             error = 0.5 * error + 0.5 * relative / percent
-        return (error * exists).sum() / exists.sum().clamp(min=1)
+        return error
+
+    def _in_errors(self, z: Tensor) -> Tensor:
+        lead = (-1, *(1,) * max(1, z.ndim - 2))
+        slope, offset = (x[self.rows].view(lead) for x in (self.data.slope, self.data.offset))
+        return measured(z, self.data.transform, slope, offset)
+
+    def count(self, z: Tensor) -> Tensor:
+        """The number of things that z stands for, above 0 and with a slope everywhere: (.., B, H)."""
+        data = self.data
+        slope, offset, unit = (x[self.rows][:, None] for x in (data.slope, data.offset, data.unit))
+        g = slope * z + offset
+        if data.transform == "log":
+            return unit * torch.exp(g.clamp(max=20.0))
+        return unit * softplus(g, beta=_BEND).square()
 
 
 def measured(z: Tensor, transform: Transform, slope: Tensor, offset: Tensor) -> Tensor:
