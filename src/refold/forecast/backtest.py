@@ -17,6 +17,7 @@ from .intervals import Calibration, calibrate
 from .metrics import NAMES, mean_defined, owa
 from .origins import rolling
 from .panel import Panel
+from .predicted import needs_calibration
 from .settings import Settings
 
 
@@ -69,7 +70,7 @@ def backtest_panel(
     Without `refit`, networks are trained once, on what was known at the first origin, so that none
     of the values they are measured on has been seen; with it, once more for each origin. The simple
     forecasts are made anew at each origin either way. Intervals of `levels` are calibrated on what
-    was known at the first origin, at the cost of one more training.
+    was known at the first origin, at the cost of one more training, or the head's own.
 
     Errors  DataError for a series that is too short.
 
@@ -80,12 +81,13 @@ def backtest_panel(
     began = time.perf_counter()
     step = horizon if step is None else step
     check_windows(panel, horizon, windows, step)
-    told = _Stages(progress, (windows if refit else 1) + bool(levels))
+    measured = bool(levels) and needs_calibration(settings)
+    told = _Stages(progress, (windows if refit else 1) + measured)
     # One for all origins: networks that had learned logarithms could not go on from a 0.
     transform = choose_transform([s.values for s in panel.series])
     fitted, calibration, found = None, None, []
     for known, came in rolling(panel, horizon, windows, step):
-        if levels and calibration is None:
+        if measured and calibration is None:
             calibration = calibrate(
                 known,
                 horizon,

@@ -23,8 +23,8 @@ Floats = NDArray[np.float64]
 class Distribution:
     """What is expected of the next values.
 
-    Shapes  parameters (N, H, 1 + spreads), float64; what is asked for comes as one (H,) for each
-    series, and what is given may be of the shape of one, or (N, H).
+    Shapes  parameters (N, H, 1 + spreads), float64. What is asked for comes as one (H,) for each
+    series; shares and scores may be single, (H,), (N, H), or (S, N, H), which gives each (S, H).
     """
 
     data: Scaled
@@ -34,11 +34,8 @@ class Distribution:
     @staticmethod
     def of(data: Scaled, head: str, found: Tensor) -> Distribution:
         """found: the parameters as networks give them, a count's mean in their units."""
-        family, found = FAMILIES[head](), found.double()
-        if family.counts:
-            mean = Measured(data, torch.arange(len(found))).count(found[..., 0])
-            found = torch.cat([mean[..., None], found[..., 1:]], dim=-1)
-        return Distribution(data, family, found)
+        family, measure = FAMILIES[head](), Measured(data, torch.arange(len(found)))
+        return Distribution(data, family, in_units(family, found, measure))
 
     @property
     def centre(self) -> list[Floats]:
@@ -66,10 +63,16 @@ class Distribution:
         return self.family.score(self.parameters, *given).numpy()
 
     def _values(self, z: Tensor) -> list[Floats]:
-        found = z.numpy()
-        return (
-            list(found) if self.family.counts else [self.data.invert(*i) for i in enumerate(found)]
-        )
+        found = [z[..., i, :].numpy() for i in range(len(self.parameters))]
+        return found if self.family.counts else [self.data.invert(*i) for i in enumerate(found)]
+
+
+def in_units(family: Family, found: Tensor, measure: Measured) -> Tensor:
+    """Parameters as networks give them, in float64, and a count's mean as a number of things."""
+    found = found.double()
+    if not family.counts:
+        return found
+    return torch.cat([measure.count(found[..., 0])[..., None], found[..., 1:]], dim=-1)
 
 
 def refuse_uncounted(panel: Panel, head: str) -> None:

@@ -53,8 +53,11 @@ class Measure(Protocol):
 class Family(Protocol):
     """A family. counts: are the centre and what comes numbers of things?"""
 
-    spreads: int
-    counts: bool
+    @property
+    def spreads(self) -> int: ...
+
+    @property
+    def counts(self) -> bool: ...
 
     def spread(self, raw: Tensor, expected: Tensor) -> Tensor:
         """The spreads, from numbers without limits (..., H, spreads), 0 at the start."""
@@ -163,10 +166,11 @@ class Quantiles:
         return self.at(parameters, torch.special.ndtri(share))
 
     def at(self, parameters: Tensor, score: Tensor) -> Tensor:
-        values = self._values(parameters)
-        score = score.expand(values.shape[:-1]).contiguous()
-        knots = _knots(values)
-        return _line(score, knots.expand(values.shape), values, _left(knots, score))
+        values, knots = self._values(parameters), _knots(score)
+        score, _ = torch.broadcast_tensors(score, values[..., 0])
+        left = (torch.searchsorted(knots, score.contiguous()) - 1).clamp(0, len(knots) - 2)
+        shape = (*score.shape, len(knots))
+        return _line(score, knots.expand(shape), values.expand(shape), left)
 
     def score(self, parameters: Tensor, value: Tensor, chance: Tensor) -> Tensor:
         values = self._values(parameters)
@@ -186,10 +190,6 @@ def _knots(like: Tensor) -> Tensor:
     """The scores of LEVELS."""
     levels = torch.tensor(LEVELS, dtype=torch.float64)
     return torch.special.ndtri(levels).to(like.dtype)
-
-
-def _left(knots: Tensor, score: Tensor) -> Tensor:
-    return (torch.searchsorted(knots, score) - 1).clamp(0, len(knots) - 2)
 
 
 def _line(x: Tensor, xs: Tensor, ys: Tensor, left: Tensor) -> Tensor:
