@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from forecast_cases import QUICK, table, waves
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -32,7 +33,6 @@ from refold.forecast.forecaster import on_panel
 from refold.forecast.heads import Head, lifted
 from refold.forecast.sequences import Measured, scaled
 
-QUICK = Settings(members=1, steps=40, origins=40)
 WITH = tuple(name for name in HEADS if name != "point")
 
 
@@ -55,19 +55,6 @@ def parameters(name: str, shape=(3, 2, 4), seed=0) -> Tensor:
     expected = torch.rand(shape, generator=generator) + 0.1
     spread = family.spread(raw, expected) if family.spreads else raw
     return torch.cat([centre[..., None] + 5, spread], dim=-1).double()
-
-
-def table(values) -> pl.DataFrame:
-    """Each row of values a series."""
-    values = np.atleast_2d(np.asarray(values, dtype=float))
-    n = values.shape[1]
-    return pl.DataFrame(
-        {
-            "unique_id": np.repeat([f"s{i}" for i in range(len(values))], n),
-            "ds": np.tile(np.arange(n), len(values)),
-            "y": values.ravel(),
-        }
-    )
 
 
 # Losses
@@ -274,11 +261,6 @@ def test_a_forecast_of_counts_is_their_mean_and_its_quantiles_are_counts(kind):
 
 
 # Through the forecaster
-
-
-def waves(n=72) -> pl.DataFrame:
-    t, random = np.arange(n), np.random.default_rng(0)
-    return table([50 + 10 * np.sin(2 * np.pi * t / 6) + random.normal(size=n) for _ in range(2)])
 
 
 @pytest.mark.parametrize("name", ["student", "quantiles"])

@@ -77,6 +77,8 @@ def settings_told(fitted: Fitted, panel: Panel, table: Table, seconds: float) ->
     settings, columns, course = fitted.settings, table.columns, fitted.courses[0]
     scaled = {"log": "logarithm", "sqrt": "square root", "none": "plain values"}
     bases = [*course.look.names, *["linear autoregression"] * course.lines]
+    head = settings.head.replace("_", " ")
+    told = {} if settings.head == "point" else {"Distribution": f"{head}, at every step"}
     return {
         "Columns": f"target {columns.target}, time {columns.time or 'none'}, "
         f"id {columns.id or 'none'}",
@@ -84,6 +86,7 @@ def settings_told(fitted: Fitted, panel: Panel, table: Table, seconds: float) ->
         "Network": f"{settings.cell_name} with {course.hidden} units over forecast origins, "
         f"{fitted.parameters:,} weights; all steps at once, as a weighted mean of "
         f"{', '.join(bases)}, plus a correction",
+        **told,
         "Scale": "at every origin by the level and width of the series there; "
         + scaled[fitted.data.transform],
         "Training": f"{settings.members} networks that look at different windows, "

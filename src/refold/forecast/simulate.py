@@ -40,6 +40,8 @@ Floats = NDArray[np.float64]
 _PATHS = 200
 # Series that are forecast together, each path of each series being one.
 _TOGETHER = 4000
+# ... and whose past is forecast again, from every origin of a chain.
+_AT_ONCE = 512
 
 
 def simulate_panel(
@@ -190,7 +192,7 @@ def _scores_seen(fitted: Fitted) -> Floats:
     assert head is not None
     first, found = first_origins(past, way), []
     generator = torch.Generator().manual_seed(0)
-    for rows in torch.arange(len(past.z)).split(_TOGETHER // 8):
+    for rows in torch.arange(len(past.z)).split(_AT_ONCE):
         columns = chain(torch.full_like(rows, past.columns - 1 - fitted.horizon), way)
         near = columns[-way.counted :]
         z, exists = window.targets(past, rows, near)
