@@ -6,7 +6,7 @@ FOLDER holds the competition's wide files (Hourly-train.csv, Hourly-test.csv ...
 table in long form and goes the way of `refold forecast`: read_table, from_table, fit_panel,
 predict_panel, with the defaults. --validation holds the last horizon of every *training* series out in
 place of the test files, which are then not opened. Scored as the competition did: sMAPE and MASE are
-means over the series, OWA the mean of both in units of Naive2's.
+means over the series, OWA the mean of both in units of Naive2's; MSIS scores the intervals of 95 percent.
 
 The forecasts go into the folder that --out names, as the competition's scorer reads them; the figures
 into bench/results/m4.json and, for a complete run on the test files, docs/forecast.md.
@@ -27,7 +27,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from bench.record import into_docs, machine, save, table
-from refold.forecast import Settings, fit_panel, from_table, predict_panel, read_table
+from refold.forecast import Settings, calibrate, fit_panel, from_table, predict_panel, read_table
+from refold.forecast.metrics import msis
+from refold.forecast.naive2 import naive2
 
 Floats = NDArray[np.float64]
 Wide = dict[str, Floats]
@@ -42,14 +44,18 @@ class Case:
     every: str
     period: int
     best: str
+    intervals: str
 
 
-# period: the lag of the MASE's scale. best: the competition's winner, and the best of 61 entries.
+# period: the lag of the MASE's scale. best: the OWA of the competition's winner, and of the best of 61
+# entries. intervals: the winner's MSIS.
 CASES = (
-    Case("Hourly", 48, "h", 24, ".440, .410"),
-    Case("Weekly", 13, "W", 1, ".851, .739"),
-    Case("Yearly", 6, "Y", 1, ".778, .778"),
+    Case("Hourly", 48, "h", 24, ".440, .410", "7.9"),
+    Case("Weekly", 13, "W", 1, ".851, .739", "22.0"),
+    Case("Yearly", 6, "Y", 1, ".778, .778", "23.9"),
 )
+# Percent; the competition's.
+LEVEL = 95.0
 
 
 def wide(path: Path, header: bool = True) -> Wide:
@@ -77,40 +83,6 @@ def write_long(series: Wide, every: str, path: Path) -> None:
     pl.concat(parts).write_csv(path)
 
 
-def naive2(y: Floats, horizon: int, period: int) -> Floats:
-    """The competition's yardstick: the last value, on a series without its season.
-
-    Source  Makridakis et al. 2020. Seasonal where |r(period)| exceeds 1.645 standard errors.
-    """
-    index = np.ones(period)
-    if period > 1 and len(y) >= 3 * period and _is_seasonal(y, period):
-        index = _indices(y, period)
-    n = len(y)
-    ahead = index[(n + np.arange(horizon)) % period]
-    return y[-1] / index[(n - 1) % period] * ahead
-
-
-def _is_seasonal(y: Floats, period: int) -> bool:
-    centred = y - y.mean()
-    r = np.array([centred[k:] @ centred[: len(y) - k] for k in range(1, period + 1)])
-    r = r / max(centred @ centred, 1e-300)
-    limit = 1.645 * np.sqrt((1 + 2 * np.square(r[:-1]).sum()) / len(y))
-    return bool(abs(r[-1]) > limit)
-
-
-def _indices(y: Floats, period: int) -> Floats:
-    """Multiplicative indices of a classical decomposition."""
-    weights = np.ones(period + 1 - period % 2)
-    if period % 2 == 0:
-        weights[[0, -1]] = 0.5
-    half = len(weights) // 2
-    trend = np.convolve(y, weights / period, mode="valid")
-    ratio = y[half : half + len(trend)] / trend
-    phase = (np.arange(len(ratio)) + half) % period
-    index = np.array([ratio[phase == i].mean() for i in range(period)])
-    return index / index.mean()
-
-
 def errors(train: Wide, test: Wide, forecasts: Wide, period: int) -> tuple[float, float]:
     """Mean sMAPE (percent) and mean MASE over the series; those that never changed are left out."""
     percent, scaled = [], []
@@ -130,8 +102,15 @@ def score(train: Wide, test: Wide, forecasts: Wide, yardstick: Wide, period: int
     return {"sMAPE": percent, "MASE": scaled, "OWA": (percent / of[0] + scaled / of[1]) / 2}
 
 
+def interval_score(train: Wide, test: Wide, low: Wide, high: Wide, period: int) -> dict:
+    """Mean MSIS over the series, and the share of values inside (percent)."""
+    scores = [msis(y, low[n], high[n], LEVEL, train[n], period) for n, y in test.items()]
+    inside = [np.mean((low[n] <= y) & (y <= high[n])) for n, y in test.items()]
+    return {"MSIS": float(np.nanmean(scores)), "inside": 100 * float(np.mean(inside))}
+
+
 def measure(case: Case, folder: Path, validation: bool, seed: int, out: Path | None) -> dict:
-    """One set with one seed: the scores and the seconds, from the table to the forecasts."""
+    """One set with one seed: the scores and the seconds, from the table to the intervals."""
     train = wide(folder / f"{case.name}-train.csv")
     if validation:
         train, test = held_out(train, case.horizon)
@@ -141,18 +120,30 @@ def measure(case: Case, folder: Path, validation: bool, seed: int, out: Path | N
     with tempfile.TemporaryDirectory() as made:
         path = Path(made) / f"{case.name}.csv"
         write_long(train, case.every, path)
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.process_time()
+        settings = Settings(seed=seed)
         panel = from_table(read_table(path))
-        fitted = fit_panel(panel, case.horizon, Settings(seed=seed))
+        fitted = fit_panel(panel, case.horizon, settings)
         values = predict_panel(fitted)
-        seconds = time.perf_counter() - began
-    forecasts = {s.name: f for s, f in zip(panel.series, values, strict=True)}
+        seconds, processor = time.perf_counter() - began, time.process_time() - worked
+        calibration = calibrate(panel, case.horizon, settings, levels=[LEVEL])
+        (band,) = calibration.bands(panel, values, [LEVEL])
+        whole, all_ = time.perf_counter() - began, time.process_time() - worked
+    names = [s.name for s in panel.series]
+    forecasts, low, high = (dict(zip(names, f, strict=True)) for f in (values, band.low, band.high))
     if out is not None:
         write_forecasts(forecasts, out / f"{case.name}-{seed}.csv")
-    found = score(train, test, forecasts, yardstick, case.period)
-    courses = [{**asdict(c), "look": asdict(c.look)} for c in fitted.courses]
-    rest = {"seconds": round(seconds), "weights": fitted.parameters, "courses": courses}
-    return {"name": case.name, "seed": seed, "series": len(train), **found, **rest}
+    return {
+        "name": case.name,
+        "seed": seed,
+        "series": len(train),
+        **score(train, test, forecasts, yardstick, case.period),
+        **interval_score(train, test, low, high, case.period),
+        "seconds": {"forecasts": seconds, "and intervals": whole},
+        "processor_seconds": {"forecasts": processor, "and intervals": all_},
+        "weights": fitted.parameters,
+        "courses": [{**asdict(c), "look": asdict(c.look)} for c in fitted.courses],
+    }
 
 
 def write_forecasts(forecasts: Wide, path: Path) -> None:
@@ -169,22 +160,39 @@ HEAD = (
     "sMAPE",
     "MASE",
     "OWA",
-    "seeds",
-    "deviation",
-    "winner, best of 61",
-    "minutes",
+    "of the winner, of the best of 61",
+    "95 % MSIS",
+    "of the winner",
+    "inside",
+    "processor minutes, with intervals",
 )
 
 
 def row(case: Case, found: Sequence[dict]) -> list[str]:
-    """The means over the seeds of one set."""
-    percent, scaled, owa, seconds = (
-        np.mean([one[name] for one in found]) for name in ("sMAPE", "MASE", "OWA", "seconds")
-    )
-    spread = f"{np.std([one['OWA'] for one in found]):.3f}" if len(found) > 1 else "-"
-    figures = [f"{percent:.2f}", f"{scaled:.3f}", f"{owa:.3f}", str(len(found)), spread]
-    start = [case.name, f"{found[0]['series']:,}", str(case.horizon)]
-    return [*start, *figures, case.best, f"{seconds / 60:.1f}"]
+    """The means over the seeds of one set, with deviations where there are several."""
+
+    def told(name: str, digits: int) -> str:
+        values = [one[name] for one in found]
+        spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+        return f"{np.mean(values):.{digits}f}{spread}"
+
+    minutes = [
+        f"{np.mean([one['processor_seconds'][what] for one in found]) / 60:.1f}"
+        for what in ("forecasts", "and intervals")
+    ]
+    return [
+        case.name,
+        f"{found[0]['series']:,}",
+        str(case.horizon),
+        told("sMAPE", 2),
+        told("MASE", 3),
+        told("OWA", 3),
+        case.best,
+        told("MSIS", 1),
+        case.intervals,
+        f"{np.mean([one['inside'] for one in found]):.1f} %",
+        ", ".join(minutes),
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,21 +1,18 @@
 """The score of the M4 sets: the competition's formulas, on a case by hand and on its own files."""
 
-from pathlib import Path
-
 import numpy as np
 import polars as pl
 import pytest
 
 from bench import m4
-
-DATA = Path(__file__).parents[3] / "shared" / "data" / "m4"
+from refold.forecast.naive2 import naive2
 
 
 def test_scores_by_hand():
     train = {"a": np.array([1.0, 2.0, 4.0]), "b": np.array([4.0, 4.0, 2.0])}
     test = {"a": np.array([5.0]), "b": np.array([3.0])}
     forecasts = {"a": np.array([3.0]), "b": np.array([3.0])}
-    naive = {name: m4.naive2(y, 1, 1) for name, y in train.items()}
+    naive = {name: naive2(y, 1, 1) for name, y in train.items()}
     found = m4.score(train, test, forecasts, naive, 1)
     assert found["sMAPE"] == pytest.approx((200 * 2 / 8 + 0) / 2)
     assert found["MASE"] == pytest.approx((2 / 1.5 + 0) / 2)
@@ -27,15 +24,6 @@ def test_a_series_that_never_changed_has_no_scaled_error():
     train = {"a": np.array([1.0, 2.0, 4.0]), "b": np.full(3, 7.0)}
     test = {name: y[-1:] for name, y in train.items()}
     assert m4.errors(train, test, {"a": np.array([4.0]), "b": np.array([9.0])}, 1) == (0.0, 0.0)
-
-
-def test_naive2_takes_a_season_out_and_puts_it_back():
-    index = np.array([1.5, 0.5, 0.8, 1.2])
-    y = np.tile(10 * index, 6)[:-1]
-    np.testing.assert_allclose(m4.naive2(y, 5, 4), 10 * index[[3, 0, 1, 2, 3]])
-    np.testing.assert_array_equal(m4.naive2(y[:9], 2, 4), y[[8, 8]])  # too short for a season
-    trend = np.arange(1.0, 30.0)
-    assert m4.naive2(trend, 3, 1).tolist() == [29.0] * 3
 
 
 def test_held_out_is_the_end_of_the_training_part():
@@ -57,15 +45,13 @@ def test_a_set_goes_through_as_a_table(case, tmp_path):
         np.testing.assert_array_equal(own.values, y)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not DATA.exists(), reason="the competition's files are not here")
-@pytest.mark.parametrize("case", m4.CASES, ids=lambda case: case.name)
-def test_naive2_is_the_competitions(case):
-    train = m4.wide(DATA / f"{case.name}-train.csv")
-    official = m4.wide(DATA / "naive2-HWY.csv", header=False)
-    for name, y in train.items():
-        found = m4.naive2(y, case.horizon, case.period)
-        np.testing.assert_allclose(found, official[name], rtol=1e-5)
+def test_intervals_by_hand():
+    train = {"a": np.array([1.0, 2.0, 4.0])}
+    test = {"a": np.array([5.0, 9.0])}
+    low, high = {"a": np.array([4.0, 4.0])}, {"a": np.array([7.0, 8.0])}
+    found = m4.interval_score(train, test, low, high, 1)
+    assert found["inside"] == 50.0
+    assert found["MSIS"] == pytest.approx((3 + (4 + 2 / 0.05 * 1)) / 2 / 1.5)
 
 
 def test_forecasts_are_written_as_the_scorer_reads_them(tmp_path):

@@ -286,6 +286,8 @@ def seen(past: Past, rows: Tensor, columns: Tensor) -> Tensor:
     count = columns - past.first[rows]
     parts = [(width / past.usual).log(), _age(count, look)]
     parts += [(near - level) / width, (blocks - level) / width]
+    if not look.waves:
+        parts.append(_last_moves(past, rows, columns))
     for season, more in look.lags:
         ago = season * (more + 1)
         change = level - at(past.level, rows, columns - ago)[..., None]
@@ -293,6 +295,13 @@ def seen(past: Past, rows: Tensor, columns: Tensor) -> Tensor:
         again = _seasonal(past, rows, columns, season, more, level)[0]
         parts += [again / width, change / (usual * width), (count >= ago).float()[..., None]]
     return torch.cat(parts, dim=-1).clamp(-_LIMIT, _LIMIT)
+
+
+def _last_moves(past: Past, rows: Tensor, columns: Tensor) -> Tensor:
+    """The last moves of a walk, in mean moves: sums of them hide what each was. (T, B, recent)."""
+    near = at(past.z, rows, columns[..., None] - torch.arange(past.look.recent + 1))
+    usual = at(past.step, rows, columns).clamp(min=_STILL * past.usual / _STEPS)
+    return (near[..., :-1] - near[..., 1:]) / usual[..., None]
 
 
 def _age(count: Tensor, look: Look) -> Tensor:

@@ -17,11 +17,13 @@ from .settings import Settings
 # ago is less like what is to come, and few series have to be looked at further back than many.
 _HORIZONS = 5000
 # ... but in no series fewer than these.
-_FEWEST = 2
+_FEWEST = 3
 # Origins in a chain at most: more carry a slow cycle no further, and cost as much again.
 _ORIGINS = 64
-# Origins before the first one that counts, where the recurrence collects its state.
-_AHEAD = 12
+# Horizons before the first origin that counts, where the recurrence collects its state.
+_AHEAD = 4
+# Chains in all batches together: large batches need no more steps than it takes to see so many.
+_CHAINS = 250_000
 # Points trained on for each unit, between the limits: more units learn a small panel by heart.
 _POINTS_FOR_A_UNIT = 2000
 _UNITS = (32, 128)
@@ -62,11 +64,13 @@ def course(
     """The rules in one place. Members differ in what they look at: their errors differ more."""
     number, longest = len(lengths), max(lengths)
     span = min(longest, max(_FEWEST * horizon, _HORIZONS * horizon // number))
+    batch = settings.batch or min(512, max(16, number // 6))
     used = sum(min(span, n) for n in lengths)
     look = _look(seasons, horizon, settings, member)
     stride = _stride(span, look, member)
     counted = min(settings.origins or _ORIGINS, max(2, -(-span // stride)))
-    origins = min(counted + _AHEAD, max(counted, -(-longest // stride)))
+    ahead = -(-_AHEAD * horizon // stride)
+    origins = min(counted + ahead, max(counted, -(-longest // stride)))
     small = used < 20 * _POINTS_FOR_A_UNIT
     low, high = _UNITS
     return Course(
@@ -75,11 +79,13 @@ def course(
         origins,
         counted,
         span,
-        settings.steps or _steps(sum(lengths)),
-        settings.batch or min(512, max(16, number // 6)),
+        settings.steps or min(_steps(sum(lengths)), max(1, _CHAINS // batch)),
+        batch,
         settings.hidden or min(high, max(low, used // _POINTS_FOR_A_UNIT // 16 * 16)),
         _first(settings.dropout, 0.2 if small else 0.1),
-        _first(settings.noise, 0.2 if used < 50 * _POINTS_FOR_A_UNIT else 0.0),
+        _first(
+            settings.noise, 0.2 if used < 50 * _POINTS_FOR_A_UNIT else 0.0 if look.waves else 0.1
+        ),
         number < _FEW,
     )
 
@@ -115,4 +121,4 @@ def _stride(span: int, look: Look, member: int) -> int:
 
 def _steps(points: int) -> int:
     """Steps of the optimiser: few points are sooner known by heart."""
-    return round(120 * min(4.0, max(0.5, (points / 500) ** 0.5)))
+    return round(120 * min(8.0, max(0.5, (points / 500) ** 0.5)))
