@@ -39,7 +39,11 @@ def test_a_head_in_everything_that_forecast_writes(refold, quick, shop, tmp_path
     high = frame["y_hat-hi-80"].to_numpy()
     np.testing.assert_array_equal(high, high.round())
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
-    for word in ("own distribution (negative binomial)", "--head negative_binomial", "CRPS"):
+    for word in (
+        "own distribution (negative binomial)",
+        "--head negative_binomial",
+        "<th>CRPS</th>",
+    ):
         assert word in page
 
 
@@ -94,12 +98,18 @@ def test_what_is_refused(refold, quick, shop, tmp_path):
     assert code == 2 and "there is no head 'cauchy'" in err and out == ""
     assert refold("fit", shop, "-H", 3, "--no-intervals")[0] == 0
     cases = (
-        (("simulate", "refold-model"), "kept without the errors that intervals and paths are made"),
+        (
+            ("simulate", "refold-model"),
+            "kept without the errors that intervals are made of, and paths",
+        ),
         (("simulate", "refold-model", "--paths", 0), "paths is 0"),
         (("simulate", "refold-model", "-H", 0), "horizon is 0"),
         (("simulate", "refold-model", "--seed", -1), "seed is -1"),
         (("simulate", "nowhere"), "there is no such folder"),
-        (("predict", "refold-model", "-H", 4), "kept without the errors that intervals and paths"),
+        (
+            ("predict", "refold-model", "-H", 4),
+            "kept without the errors that intervals are made of",
+        ),
         (("predict", "refold-model", "-H", 0), "the horizon is 0"),
     )
     for words, text in cases:
@@ -110,6 +120,6 @@ def test_what_is_refused(refold, quick, shop, tmp_path):
 
 def test_a_table_of_fractions_is_no_table_of_counts(refold, quick, tmp_path):
     (tmp_path / "half.csv").write_text("y\n" + "\n".join(str(0.5 * i) for i in range(40)))
-    code, out, err = refold("fit", "half.csv", "-H", 3, "--head", "poisson")
+    code, _, err = refold("fit", "half.csv", "-H", 3, "--head", "poisson")
     assert code == 2 and "series half is 0.5 at 2, and the head poisson is of counts" in plain(err)
     assert not (tmp_path / "refold-model").exists()

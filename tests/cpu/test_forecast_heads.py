@@ -63,7 +63,8 @@ def parameters(name: str, shape=(3, 2, 4), seed=0) -> Tensor:
 def test_a_normal_loss_is_a_negative_log_density():
     given, goal = parameters("normal"), torch.randn(3, 2, 4).double() * 3
     found = FAMILIES["normal"]().loss(given, goal, Plain())
-    assert_close(found, -torch.distributions.Normal(*given.unbind(-1)).log_prob(goal))
+    centre, scale = given.unbind(-1)
+    assert_close(found, -torch.distributions.Normal(centre, scale).log_prob(goal))
 
 
 def test_a_student_loss_is_a_negative_log_density():

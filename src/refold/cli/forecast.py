@@ -42,13 +42,11 @@ def forecast(
         check_length,
         evaluate,
         fit_panel,
-        interval_names,
         interval_note,
         needs_calibration,
         predicted,
         recalibrated,
     )
-    from refold.forecast.metrics import NAMES
 
     if plot:
         report.require_plots()
@@ -77,7 +75,7 @@ def forecast(
             panel, steps, settings, advance("comparing on the held-out part"), calibration, levels
         )
         title = f"On the held-out last {steps} {panel.frequency.unit}"
-        telling.tell_ranking(console, title, found, (*NAMES, *interval_names(levels)))
+        telling.tell_ranking(console, title, found, found.names)
         final = fit_panel(panel, steps, settings, advance("training on everything"))
         if calibration:
             calibration = recalibrated(found, panel, calibration, advance("measuring errors again"))

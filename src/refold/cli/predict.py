@@ -59,7 +59,7 @@ def predict(
 
 def unmeasured(flag: str) -> DataError:
     """A model of point forecasts whose errors are not known."""
-    fact = "the model was kept without the errors that intervals and paths are made of"
+    fact = "the model was kept without the errors that intervals are made of, and paths"
     return DataError(fact, "fit again, with longer series or without --no-intervals", flag)
 
 

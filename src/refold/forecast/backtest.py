@@ -11,10 +11,10 @@ import numpy as np
 from refold.data.scale import choose_transform
 from refold.errors import DataError
 
-from .evaluate import Evaluation, Ranking, Row, compare, interval_names, ranked_by
+from .evaluate import Evaluation, Ranking, Row, compare, ranked_by
 from .forecaster import MARGIN, Progress, fit_panel, on_panel
 from .intervals import Calibration, calibrate
-from .metrics import NAMES, mean_defined, owa
+from .metrics import mean_defined, owa
 from .origins import rolling
 from .panel import Panel
 from .predicted import needs_calibration
@@ -36,11 +36,6 @@ class Backtest(Ranking):
     levels: tuple[float, ...]
     calibration: Calibration | None
     seconds: float
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The metrics of the rows, in the order of a table."""
-        return (*NAMES, *interval_names(self.levels))
 
     @property
     def how(self) -> str:
@@ -99,7 +94,7 @@ def backtest_panel(
         if fitted is None or refit:
             fitted = fit_panel(known, horizon, settings, told.next(), transform)
         found.append(compare(on_panel(fitted, known), came, calibration, levels))
-    names = (*NAMES, *interval_names(levels))
+    names = found[0].names
     rows = tuple(_pooled(found, i, names) for i in range(len(found[0].rows)))
     return Backtest(
         rows=rows,

@@ -15,6 +15,7 @@ from .distribution import Distribution
 from .forecaster import Fitted, Progress, check_length, fit_panel
 from .intervals import Band, Calibration, calibrate
 from .metrics import (
+    NAMES,
     OF_SERIES,
     coverage,
     crps_of_quantiles,
@@ -72,6 +73,11 @@ class Ranking:
     def model(self) -> Row:
         """The network's row."""
         return next(row for row in self.rows if row.is_model)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The metrics of the rows, in the order of a table; those of certainty are the network's."""
+        return (*NAMES, *(name for name in self.model.metrics if name not in NAMES))
 
     @property
     def naive(self) -> Row:

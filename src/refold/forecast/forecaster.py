@@ -22,6 +22,7 @@ from .model import OriginNetwork, forecast
 from .panel import Panel
 from .sequences import Learner, Scaled, chain, draws, past_of, scaled
 from .settings import Settings
+from .skill import begin_by_skill
 
 Floats = NDArray[np.float64]
 Progress = Callable[[int, int], None]
@@ -119,6 +120,8 @@ def _trained(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = OriginNetwork(past.features, past.bases, way.look.horizon, way, settings)
+    if way.lines:
+        begin_by_skill(network, past, way)
     drawn, number = draws(past, way, seed)
     plan = Fit(
         epochs=-(-way.steps // -(-number // way.batch)),
