@@ -126,6 +126,14 @@ def test_counts_stay_counts(fitted):
             assert (own >= 0).all()
 
 
+def test_a_count_that_was_never_zero_may_come_to_be():
+    y = np.random.default_rng(2).poisson(2, size=60) + 1
+    fitted = fit_panel(from_frame(table(y)), 3, replace(QUICK, head="poisson"))
+    assert fitted.data.transform == "sqrt"
+    paths = np.concatenate(simulate_panel(fitted, 60, 9))
+    assert (paths[:, :3] == 0).any() and np.isfinite(paths).all()
+
+
 def test_a_longer_forecast_is_the_forecast_and_then_the_middle_of_paths(fitted):
     near, far = predicted(fitted, None, [80]), predicted_longer(fitted, 6, None, [80])
     paths = simulate_panel(fitted, 200, 6, fitted.settings.seed)

@@ -75,9 +75,14 @@ def in_units(family: Family, found: Tensor, measure: Measured) -> Tensor:
     return torch.cat([measure.count(found[..., 0])[..., None], found[..., 1:]], dim=-1)
 
 
+def is_counted(head: str) -> bool:
+    """Is this head one of counts?"""
+    return head != "point" and FAMILIES[head]().counts
+
+
 def refuse_uncounted(panel: Panel, head: str) -> None:
     """Errors  DataError with the first value that is no count, for a head that is of counts."""
-    if head == "point" or not FAMILIES[head]().counts:
+    if not is_counted(head):
         return
     for series in panel.series:
         bad = (series.values < 0) | (series.values != np.round(series.values))

@@ -17,7 +17,7 @@ from refold.errors import DataError
 from refold.train.fit import Fit, Run, fit
 
 from .course import Course, course
-from .distribution import Distribution, refuse_uncounted
+from .distribution import Distribution, is_counted, refuse_uncounted
 from .model import OriginNetwork, forecast
 from .panel import Panel
 from .sequences import Learner, Scaled, chain, draws, past_of, scaled
@@ -78,6 +78,8 @@ def fit_panel(
     began = time.perf_counter()
     check_length(panel, horizon)
     refuse_uncounted(panel, settings.head)
+    if is_counted(settings.head):
+        transform = "sqrt"  # where no count was 0 yet, one may come
     courses, usual, networks, runs = [], [], [], []
     with _one_thread():
         data = scaled(panel, horizon, transform)
