@@ -13,6 +13,7 @@ from bench import (
     layer_speed,
     memory_tasks,
     omega,
+    pendulum,
     scale,
     survival,
     training_loop,
@@ -34,6 +35,7 @@ SCRIPTS = (
     memory_tasks,
     survival,
     forecast_examples,
+    pendulum,
 )
 
 if __name__ == "__main__":

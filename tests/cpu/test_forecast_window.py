@@ -16,6 +16,7 @@ from refold.forecast.model import OriginNetwork
 from refold.forecast.panel import Panel, from_frame
 from refold.forecast.sequences import (
     Learner,
+    Measured,
     chain,
     draws,
     first_origins,
@@ -283,7 +284,8 @@ def test_the_error_counts_what_exists_and_nothing_else():
         exists = torch.tensor([[[True, True, False]], [[True, False, False]]])
         rows = torch.tensor([0])
         z = goal + torch.tensor([[[0.3, 0.0, float("inf")]], [[0.0, 0.0, 0.0]]]).clamp(max=50.0)
-        found = mine._measured(z, goal, exists, rows)
+        error = Measured(data, rows).errors(z, goal)
+        found = (error * exists).sum() / exists.sum()
         f, d = (measured(t, data.transform, data.slope[0], data.offset[0]) for t in (z, goal))
         away = (f - d).abs()[0, 0, 0] / data.usual[1]
         if data.transform == "log":
@@ -296,7 +298,7 @@ def test_an_outlier_counts_by_its_logarithm():
     mine, _ = learner(panel_of(walk(40) - 1.5, seasons=()), 1)
     goal, rows = torch.zeros(1, 1, 1), torch.tensor([0])
     z = goal + 1020.0 / mine._data.slope[0]
-    found = mine._measured(z, goal, torch.ones(1, 1, 1, dtype=torch.bool), rows)
+    found = Measured(mine._data, rows).errors(z, goal)[0, 0, 0]
     wanted = torch.tensor((20 + np.log1p(1000.0)) / mine._data.usual[1], dtype=torch.float32)
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=0)
 

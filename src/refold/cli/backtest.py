@@ -34,6 +34,7 @@ def backtest(
     level: given.Level = None,
     cell: given.CellName = None,
     over: given.Over = None,
+    head: given.Head = "point",
     seed: given.Seed = 0,
     out: given.Out = Path("refold-backtest"),
     plot: given.Plot = True,
@@ -43,12 +44,24 @@ def backtest(
     Writes backtest.csv (unique_id, ds, cutoff, y, y_hat), backtest.png and report.html.
     """
     from refold import report
-    from refold.forecast import backtest_panel, check_windows
+    from refold.forecast import backtest_panel, check_windows, interval_note
 
     if plot:
         report.require_plots()
     words = given.Words(
-        file, horizon, example_name, target, time, id, freq, season, level, cell, seed, over
+        file,
+        horizon,
+        example_name,
+        target,
+        time,
+        id,
+        freq,
+        season,
+        level,
+        cell,
+        seed,
+        over,
+        head,
     )
     # What is measured takes no part in the search for seasons.
     back = max(0, windows - 1) * max(1, step or horizon or 1) + (horizon or 1)
@@ -70,16 +83,17 @@ def backtest(
             progress=advance("forecasting from each origin"),
         )
     telling.tell_ranking(console, f"On {found.part}", found, found.names)
-    if found.calibration:
-        console.print(f"Intervals: {found.calibration.note(found.levels)}.", highlight=False)
-    contents = _contents(said, found, plot)
+    note = interval_note(said.settings, found.calibration, found.levels)
+    if found.levels:
+        console.print(f"Intervals: {note}.", highlight=False)
+    contents = _contents(said, found, note, plot)
     former = [n for n in _FILES if n not in contents and report.is_own_png(out / n)]
     folder.write(out, contents, former)
     told = f"\nWritten to {out}: {', '.join(contents)}   ({found.seconds:.0f} s)"
     console.print(told, highlight=False, markup=False, soft_wrap=True)
 
 
-def _contents(said: Given, found: Backtest, plot: bool) -> dict[str, bytes]:
+def _contents(said: Given, found: Backtest, note: str, plot: bool) -> dict[str, bytes]:
     """What is to stand in each file. Nothing is written before all of it is there."""
     from refold import report
     from refold.forecast import backtest_csv
@@ -97,8 +111,8 @@ def _contents(said: Given, found: Backtest, plot: bool) -> dict[str, bytes]:
     fitted = found.windows[-1].fitted
     settings = telling.settings_told(fitted, panel, said.table, found.seconds)
     settings["Training"] += f"; {found.how}"
-    if found.calibration:
-        settings["Intervals"] = found.calibration.note(found.levels)
+    if found.levels:
+        settings["Intervals"] = note
     more = ["--windows", str(len(found.windows)), "--step", str(found.step)]
     page = report.backtest_page(
         found,

@@ -25,6 +25,7 @@ def fit(
     ] = True,
     cell: given.CellName = None,
     over: given.Over = None,
+    head: given.Head = "point",
     seed: given.Seed = 0,
     out: given.Out = Path("refold-model"),
 ) -> None:
@@ -37,7 +38,19 @@ def fit(
     from refold.forecast.saved import ABOUT, FILE
 
     words = given.Words(
-        file, horizon, example_name, target, time, id, freq, season, None, cell, seed, over
+        file,
+        horizon,
+        example_name,
+        target,
+        time,
+        id,
+        freq,
+        season,
+        None,
+        cell,
+        seed,
+        over,
+        head,
     )
     said = given.read(words, "fit", holdout=0)
     check_length(said.panel, said.horizon)

@@ -11,7 +11,7 @@ from . import folder, given, telling
 from .given import Given
 
 if TYPE_CHECKING:
-    from refold.forecast import Calibration, Evaluation
+    from refold.forecast import Calibration, Evaluation, Predicted
 
 _FILES = ("forecast.csv", "forecast.png", "report.html")
 
@@ -28,6 +28,7 @@ def forecast(
     level: given.Level = None,
     cell: given.CellName = None,
     over: given.Over = None,
+    head: given.Head = "point",
     seed: given.Seed = 0,
     out: given.Out = Path("refold-forecast"),
     plot: given.Plot = True,
@@ -42,16 +43,28 @@ def forecast(
         check_length,
         evaluate,
         fit_panel,
-        interval_names,
-        predict_panel,
+        interval_note,
+        needs_calibration,
+        predicted,
         recalibrated,
     )
-    from refold.forecast.metrics import NAMES
 
     if plot:
         report.require_plots()
     words = given.Words(
-        file, horizon, example_name, target, time, id, freq, season, level, cell, seed, over
+        file,
+        horizon,
+        example_name,
+        target,
+        time,
+        id,
+        freq,
+        season,
+        level,
+        cell,
+        seed,
+        over,
+        head,
     )
     said = given.read(words, "forecast")
     panel, steps, levels, settings = said.panel, said.horizon, said.levels, said.settings
@@ -62,7 +75,7 @@ def forecast(
     telling.tell_data(console, said.table, panel)
     with telling.progress() as advance:
         calibration = None
-        if levels:
+        if levels and needs_calibration(settings):
             known = panel.split(steps)[0]
             calibration = calibrate(
                 known,
@@ -75,15 +88,17 @@ def forecast(
             panel, steps, settings, advance("comparing on the held-out part"), calibration, levels
         )
         title = f"On the held-out last {steps} {panel.frequency.unit}"
-        telling.tell_ranking(console, title, found, (*NAMES, *interval_names(levels)))
+        telling.tell_ranking(console, title, found, found.names)
         final = fit_panel(panel, steps, settings, advance("training on everything"))
         if calibration:
             calibration = recalibrated(found, panel, calibration, advance("measuring errors again"))
-            console.print(f"Intervals: {calibration.note(levels)}.", highlight=False)
-        forecasts = predict_panel(final)
+        if levels:
+            note = interval_note(settings, calibration, levels)
+            console.print(f"Intervals: {note}.", highlight=False)
+        ahead = predicted(final, calibration, levels)
 
     seconds = found.fitted.seconds + final.seconds
-    contents = _contents(said, found, forecasts, calibration, seconds, plot)
+    contents = _contents(said, found, ahead, calibration, seconds, plot)
     # An older picture beside a new forecast would be taken for its own.
     former = [n for n in _FILES if n not in contents and report.is_own_png(out / n)]
     folder.write(out, contents, former)
@@ -94,17 +109,17 @@ def forecast(
 def _contents(
     said: Given,
     found: Evaluation,
-    forecasts: list,
+    ahead: Predicted,
     calibration: Calibration | None,
     seconds: float,
     plot: bool,
 ) -> dict[str, bytes]:
     """What is to stand in each file. Nothing is written before all of it is there."""
     from refold import report
-    from refold.forecast import forecast_csv
+    from refold.forecast import forecast_csv, interval_note
 
     panel, steps = said.panel, said.horizon
-    bands = calibration.bands(panel, forecasts, said.levels) if calibration else ()
+    forecasts, bands = ahead.values, ahead.bands
     title = f"{said.table.name}: the next {steps} {panel.frequency.unit}"
     contents = {"forecast.csv": forecast_csv(panel, forecasts, bands).encode()}
     figures = {}
@@ -119,8 +134,8 @@ def _contents(
         "; once without the held-out part for the table, then from the start on everything for the "
         "forecast"
     )
-    if calibration:
-        settings["Intervals"] = calibration.note(said.levels)
+    if bands:
+        settings["Intervals"] = interval_note(said.settings, calibration, said.levels)
     page = report.forecast_page(
         found,
         panel,

@@ -39,6 +39,12 @@ CellName = Annotated[
 Over = Annotated[
     str | None, typer.Option(help="What the network recurs over: origins, segments or steps.")
 ]
+Head = Annotated[
+    str,
+    typer.Option(
+        help="What is said of certainty: point, quantiles, normal, student, negative_binomial, poisson."
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Another seed, other starting weights.")]
 Out = Annotated[Path, typer.Option(help="Folder for what is written.")]
 Plot = Annotated[bool, typer.Option(help="Draw figures (needs matplotlib).")]
@@ -60,6 +66,7 @@ class Words:
     cell: str | None = None
     seed: int = 0
     over: str | None = None
+    head: str = "point"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,6 +93,7 @@ class Given:
             line += [flag, value] if value else []
         line += ["--level", words.level] if words.level else []
         line += ["--over", words.over] if words.over else []
+        line += ["--head", words.head] if words.head != "point" else []
         line += ["--cell", words.cell or self.settings.cell_name, "--seed", str(words.seed), *more]
         return shlex.join(line)
 
@@ -99,8 +107,8 @@ def read(words: Words, verb: str, holdout: int | None = None) -> Given:
     # Torch takes a second to load: not for --help, and not before a wrong argument is found.
     from refold.forecast import Settings, from_table, read_table
 
-    source, steps = _source(words, verb), _steps(words.horizon)
-    settings = Settings(seed=words.seed, over=_over(words.over))
+    source, steps = _source(words, verb), steps_of(words.horizon)
+    settings = Settings(seed=words.seed, over=_over(words.over), head=words.head)
     if words.cell is not None:
         settings = replace(settings, cell=cells.find(words.cell))
     levels = levels_of(words.level)
@@ -119,7 +127,8 @@ def _source(words: Words, verb: str) -> Path:
     return words.file if words.file is not None else example(str(words.example)).path
 
 
-def _steps(horizon: int | None) -> int:
+def steps_of(horizon: int | None) -> int:
+    """A horizon that can be."""
     if horizon is None:
         raise DataError("no horizon is given", "say how many steps: --horizon 12", "--horizon")
     if horizon < 1:

@@ -21,6 +21,7 @@ from .backtest import backtest
 from .fit import fit
 from .forecast import forecast
 from .predict import predict
+from .simulate import simulate
 from .task import task
 
 app = typer.Typer(
@@ -52,6 +53,7 @@ app.command()(forecast)
 app.command()(backtest)
 app.command()(fit)
 app.command()(predict)
+app.command()(simulate)
 app.command()(explain.explain)
 app.command()(draw.draw)
 app.command()(cells.cells)

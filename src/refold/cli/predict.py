@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,48 +14,68 @@ from refold.errors import DataError
 from . import folder, given
 
 if TYPE_CHECKING:
-    from refold.forecast import Band, Panel, Saved, Table
+    from refold.forecast import Panel, Saved, Table
 
 _FILE = "forecast.csv"
 
+Model = Annotated[Path, typer.Argument(help="A folder that `refold fit` wrote.")]
+Newer = Annotated[
+    Path | None, typer.Option(help="A table of newer rows; those known may be in it.")
+]
+
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="A folder that `refold fit` wrote.")],
-    data: Annotated[
-        Path | None, typer.Option(help="A table of newer rows; those known may be in it.")
-    ] = None,
+    model: Model,
+    data: Newer = None,
     target: given.Target = None,
     time: given.Time = None,
     id: given.Id = None,
     level: given.Level = None,
+    horizon: given.Horizon = None,
     out: given.Out = Path("refold-forecast"),
 ) -> None:
     """Forecast with a MODEL of `refold fit`. Nothing is trained.
 
     Writes forecast.csv (unique_id, ds, y_hat).
     """
-    from refold.forecast import appended, forecast_csv, on_panel, predict_panel, read_folder
+    from refold.forecast import forecast_csv, interval_note, needs_calibration, predicted_longer
     from refold.forecast.saved import FILE
 
     levels = given.levels_of(level)
-    saved = read_folder(model)
+    saved, console = opened(model, data, target, time, id)
     folder.check(out, (_FILE,), data or model / FILE)
-    if levels and saved.calibration is None:
-        fact = "the model was kept without the errors that intervals are made of"
-        raise DataError(fact, "fit again, with longer series or without --no-intervals", "--level")
-    fitted, console = saved.fitted, Console()
-    if data is not None:
-        newer = _newer(saved, data, target, time, id)
-        fitted = on_panel(fitted, appended(fitted.panel, newer, saved.horizon))
-        _tell_newer(console, saved.fitted.panel, fitted.panel)
-    forecasts = predict_panel(fitted)
-    bands: tuple[Band, ...] = ()
-    if saved.calibration is not None:
-        bands = saved.calibration.bands(fitted.panel, forecasts, levels)
-        if levels:
-            console.print(f"Intervals: {saved.calibration.note(levels)}.", highlight=False)
-    folder.write(out, {_FILE: forecast_csv(fitted.panel, forecasts, bands).encode()})
+    fitted, calibration = saved.fitted, saved.calibration
+    steps = saved.horizon if horizon is None else given.steps_of(horizon)
+    measured = calibration is not None or not needs_calibration(fitted.settings)
+    if not measured and (levels or steps > saved.horizon):
+        raise unmeasured("--level" if levels else "--horizon")
+    if levels:
+        note = interval_note(fitted.settings, calibration, levels)
+        console.print(f"Intervals: {note}.", highlight=False)
+    found = predicted_longer(fitted, steps, calibration, levels, fitted.settings.seed)
+    folder.write(out, {_FILE: forecast_csv(fitted.panel, found.values, found.bands).encode()})
     console.print(f"Written to {out}: {_FILE}", highlight=False, markup=False, soft_wrap=True)
+
+
+def unmeasured(flag: str) -> DataError:
+    """A model of point forecasts whose errors are not known."""
+    fact = "the model was kept without the errors that intervals are made of, and paths"
+    return DataError(fact, "fit again, with longer series or without --no-intervals", flag)
+
+
+def opened(
+    model: Path, data: Path | None, target: str | None, time: str | None, id: str | None
+) -> tuple[Saved, Console]:
+    """The model that is kept there, before the newer rows of a table where one is given."""
+    from refold.forecast import appended, on_panel, read_folder
+
+    saved, console = read_folder(model), Console()
+    if data is None:
+        return saved, console
+    before = saved.fitted.panel
+    panel = appended(before, _newer(saved, data, target, time, id), saved.horizon)
+    _tell_newer(console, before, panel)
+    return replace(saved, fitted=on_panel(saved.fitted, panel)), console
 
 
 def _newer(saved: Saved, data: Path, target: str | None, time: str | None, id: str | None) -> Panel:

@@ -78,12 +78,15 @@ def settings_told(fitted: Fitted, panel: Panel, table: Table, seconds: float) ->
 
     settings, columns, course = fitted.settings, table.columns, fitted.courses[0]
     scaled = {"log": "logarithm", "sqrt": "square root", "none": "plain values"}
+    head = settings.head.replace("_", " ")
+    told = {} if settings.head == "point" else {"Distribution": f"{head}, at every step"}
     return {
         "Columns": f"target {columns.target}, time {columns.time or 'none'}, "
         f"id {columns.id or 'none'}",
         "Read as": "; ".join(panel.notes),
         "Network": f"{settings.cell_name} with {course.hidden} units and {fitted.parameters:,} weights, "
         + way_of(settings).told(course),
+        **told,
         "Scale": "at every origin by the level and width of the series there; "
         + scaled[fitted.data.transform],
         "Training": f"{settings.members} networks that look at different windows, "

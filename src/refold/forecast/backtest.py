@@ -11,12 +11,13 @@ import numpy as np
 from refold.data.scale import choose_transform
 from refold.errors import DataError
 
-from .evaluate import Evaluation, Ranking, Row, compare, interval_names, ranked_by
+from .evaluate import Evaluation, Ranking, Row, compare, ranked_by
 from .forecaster import MARGIN, Progress, fit_panel, on_panel
 from .intervals import Calibration, calibrate
-from .metrics import NAMES, mean_defined, mean_observed, owa
+from .metrics import mean_defined, mean_observed, owa
 from .origins import rolling
 from .panel import Panel
+from .predicted import needs_calibration
 from .settings import Settings
 
 
@@ -35,11 +36,6 @@ class Backtest(Ranking):
     levels: tuple[float, ...]
     calibration: Calibration | None
     seconds: float
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The metrics of the rows, in the order of a table."""
-        return (*NAMES, *interval_names(self.levels))
 
     @property
     def how(self) -> str:
@@ -69,7 +65,7 @@ def backtest_panel(
     Without `refit`, networks are trained once, on what was known at the first origin, so that none
     of the values they are measured on has been seen; with it, once more for each origin. The simple
     forecasts are made anew at each origin either way. Intervals of `levels` are calibrated on what
-    was known at the first origin, at the cost of one more training.
+    was known at the first origin, at the cost of one more training, or the head's own.
 
     Errors  DataError for a series that is too short.
 
@@ -80,12 +76,13 @@ def backtest_panel(
     began = time.perf_counter()
     step = horizon if step is None else step
     check_windows(panel, horizon, windows, step)
-    told = _Stages(progress, (windows if refit else 1) + bool(levels))
+    measured = bool(levels) and needs_calibration(settings)
+    told = _Stages(progress, (windows if refit else 1) + measured)
     # One for all origins: networks that had learned logarithms could not go on from a 0.
     transform = choose_transform([s.values for s in panel.series])
     fitted, calibration, found = None, None, []
     for known, came in rolling(panel, horizon, windows, step):
-        if levels and calibration is None:
+        if measured and calibration is None:
             calibration = calibrate(
                 known,
                 horizon,
@@ -97,7 +94,7 @@ def backtest_panel(
         if fitted is None or refit:
             fitted = fit_panel(known, horizon, settings, told.next(), transform)
         found.append(compare(on_panel(fitted, known), came, calibration, levels))
-    names = (*NAMES, *interval_names(levels))
+    names = found[0].names
     rows = tuple(_pooled(found, i, names) for i in range(len(found[0].rows)))
     return Backtest(
         rows=rows,

@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 from refold.data.scale import choose_transform
 
 from . import baselines
-from .forecaster import Fitted, Progress, check_length, fit_panel, predict_panel
+from .distribution import Distribution
+from .forecaster import Fitted, Progress, check_length, fit_panel
 from .intervals import Band, Calibration, calibrate
 from .metrics import (
+    NAMES,
     OF_SERIES,
     coverage,
+    crps_of_quantiles,
     mase,
     mean_defined,
     mean_observed,
@@ -26,12 +29,15 @@ from .metrics import (
 )
 from .naive2 import naive2
 from .panel import Panel
+from .predicted import predicted
 from .settings import Settings
 
 Floats = NDArray[np.float64]
 
 NAIVE = "Naive"
 AUTOREGRESSION = "Linear autoregression"
+# Quantiles that stand for a distribution in its CRPS.
+_SHARES = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,6 +74,11 @@ class Ranking:
     def model(self) -> Row:
         """The network's row."""
         return next(row for row in self.rows if row.is_model)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The metrics of the rows, in the order of a table; those of certainty are the network's."""
+        return (*NAMES, *(name for name in self.model.metrics if name not in NAMES))
 
     @property
     def naive(self) -> Row:
@@ -130,10 +141,12 @@ def compare(
     rows = [_row(known, held_out, base, *simple) for simple in _simple_forecasts(fitted, horizon)]
     note = f"{len(fitted.networks)} networks of {fitted.parameters:,} weights, one model for "
     note += "the series" if len(known.series) == 1 else f"all {len(known.series)} series"
-    name, forecasts = f"refold {fitted.settings.cell_name}", predict_panel(fitted)
-    bands = calibration.bands(known, forecasts, levels) if calibration else ()
-    mine = _row(known, held_out, base, name, note, forecasts, is_model=True)
+    name, ahead = f"refold {fitted.settings.cell_name}", predicted(fitted, calibration, levels)
+    bands = ahead.bands
+    mine = _row(known, held_out, base, name, note, ahead.values, is_model=True)
     of_bands = [_of_band(known, held_out, band) for band in bands]
+    if ahead.distribution is not None:
+        of_bands.append({"CRPS": _crps(held_out, ahead.distribution)})
     rows.append(
         replace(mine, metrics={k: v for d in (mine.metrics, *of_bands) for k, v in d.items()})
     )
@@ -152,7 +165,8 @@ def recalibrated(
 
     Where it has values that the transform has no place for, errors are measured anew.
     """
-    if calibration.transform == choose_transform([s.values for s in panel.series]):
+    of_points = found.fitted.settings.head == "point"
+    if of_points and calibration.transform == choose_transform([s.values for s in panel.series]):
         return calibration.extended(found.known, found.held_out, found.model.forecasts)
     horizon, settings = len(found.model.forecasts[0]), found.fitted.settings
     return calibrate(panel, horizon, settings, sides=calibration.sides, progress=progress)
@@ -167,6 +181,14 @@ def ranked_by(rows: Sequence[Row], series: int) -> str:
 def interval_names(levels: Sequence[float]) -> tuple[str, ...]:
     """What the metrics of intervals are called in a row, in the order of a table."""
     return tuple(f"{level:g} % {what}" for level in levels for what in ("inside", "MSIS"))
+
+
+def _crps(held_out: Panel, found: Distribution) -> float:
+    shares = (np.arange(_SHARES) + 0.5) / _SHARES
+    quantiles = np.stack([found.quantile(share) for share in shares])
+    late = [s.values for s in held_out.series]
+    own = [crps_of_quantiles(y, quantiles[:, i], shares.tolist()) for i, y in enumerate(late)]
+    return mean_defined(own)
 
 
 def _of_band(known: Panel, held_out: Panel, band: Band) -> dict[str, float]:

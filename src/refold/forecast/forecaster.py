@@ -18,6 +18,7 @@ from refold.errors import DataError
 from refold.train.fit import Fit, Run, fit
 
 from .beside import check_future
+from .distribution import Distribution, is_counted, refuse_uncounted
 from .panel import Panel
 from .sequences import Scaled, further_on, scaled
 from .settings import Settings
@@ -70,6 +71,9 @@ def fit_panel(
     """
     began = time.perf_counter()
     check_length(panel, horizon)
+    refuse_uncounted(panel, settings.head)
+    if is_counted(settings.head):
+        transform = "sqrt"  # where no count was 0 yet, one may come
     threads, way = torch.get_num_threads(), way_of(settings)
     with _one_thread():
         data = scaled(panel, horizon, transform)
@@ -174,11 +178,27 @@ def predict_panel(fitted: Fitted) -> list[Floats]:
 
     Errors  DataError where a covariate is not known as far ahead.
     """
+    found = predict_distribution(fitted)
+    if found is not None:
+        return found.centre
+    z = _mean_ahead(fitted).numpy().astype(np.float64)
+    return [fitted.data.invert(i, own) for i, own in enumerate(z)]
+
+
+def predict_distribution(fitted: Fitted) -> Distribution | None:
+    """The distributions of the next values, where the networks have a head for them.
+
+    The parameters of the networks are averaged: the centre as that of point forecasts, spreads and
+    distances between quantiles as they are.
+    """
+    head = fitted.settings.head
+    return None if head == "point" else Distribution.of(fitted.data, head, _mean_ahead(fitted))
+
+
+def _mean_ahead(fitted: Fitted) -> torch.Tensor:
     check_future(fitted.panel, fitted.horizon)
-    way = way_of(fitted.settings)
     with _one_thread(), torch.no_grad():
-        z = way.ahead(fitted.networks, fitted.pasts, fitted.courses)
-    return [fitted.data.invert(i, own) for i, own in enumerate(z.numpy().astype(np.float64))]
+        return way_of(fitted.settings).ahead(fitted.networks, fitted.pasts, fitted.courses)
 
 
 def on_panel(fitted: Fitted, panel: Panel) -> Fitted:
@@ -189,6 +209,7 @@ def on_panel(fitted: Fitted, panel: Panel) -> Fitted:
     Errors  DataError for values that the transform of the networks has no place for.
     """
     refuse_outside(panel, fitted.data.transform)
+    refuse_uncounted(panel, fitted.settings.head)
     return further(fitted, panel)
 
 
@@ -196,7 +217,7 @@ def further(fitted: Fitted, panel: Panel) -> Fitted:
     """`on_panel` without a look at all values: what it takes does not grow with the series."""
     courses, settings, way = fitted.courses, fitted.settings, way_of(fitted.settings)
     most = max(way.reach(course) for course in courses)
-    data = further_on(panel, fitted.data, fitted.panel, most)
+    data = further_on(panel, fitted.data, fitted.panel, fitted.horizon, most)
     usual = [past.usual for past in fitted.pasts]
     pasts = pasts_at_end(panel, data, settings, courses, usual)
     return replace(fitted, panel=panel, data=data, pasts=pasts)

@@ -13,13 +13,16 @@ from refold.ir.trace import Cell
 
 from .backtest import Backtest, backtest_panel
 from .covariates import NO_COVARIATES, Covariates, of_columns
-from .forecaster import Fitted, fit_panel, further, on_panel, predict_panel, refuse_outside
+from .distribution import refuse_uncounted
+from .forecaster import Fitted, fit_panel, further, on_panel, refuse_outside
 from .intervals import Calibration, Sides, calibrate, check_levels
 from .panel import Panel, from_frame, with_future_frame
+from .predicted import needs_calibration
 from .rows import plain_rows
 from .saved import Saved, read_folder, write_folder
 from .settings import Settings
-from .tables import Kind, backtest_frame, forecast_frame, horizon_frame, metrics_frame
+from .simulate import check_paths, predicted_longer, simulate_panel
+from .tables import Kind, backtest_frame, forecast_frame, horizon_frame, metrics_frame, paths_frame
 from .update import appended
 
 
@@ -127,11 +130,18 @@ class Forecaster:
         )
         return self
 
-    def predict(self, level: float | Iterable[float] | None = None, *, future: Any = None) -> Any:
+    def predict(
+        self,
+        level: float | Iterable[float] | None = None,
+        *,
+        horizon: int | None = None,
+        future: Any = None,
+    ) -> Any:
         """The next `horizon` values of every series, in the kind of frame that was given.
 
-        level: percents, such as [80, 95], each of which adds the bounds of an interval. The first
-        time this calibrates, which takes about as long as `fit`.
+        level: percents, such as [80, 95], each of which adds the bounds of an interval. Without a
+        head, the first time calibrates, which takes about as long as `fit`. horizon: None is the
+        trained one; steps beyond it are medians of sampled paths.
 
         future: unique_id, ds and the covariates that are known ahead, where the table that was fitted
         to had no rows behind its end; this forecast alone takes them.
@@ -143,11 +153,33 @@ class Forecaster:
         if future is not None:
             fitted = on_panel(fitted, with_future_frame(fitted.panel, future))
         levels = () if level is None else check_levels(level)
-        if levels and self.calibration is None:
+        steps = self.horizon if horizon is None else horizon
+        check_paths(1, steps)
+        if (levels or steps > self.horizon) and self._unmeasured:
             self.calibrate(levels=levels)
-        values = predict_panel(fitted)
-        bands = self.calibration.bands(fitted.panel, values, levels) if self.calibration else ()
-        return self._kind.of_frame(forecast_frame(fitted.panel, values, bands))
+        seed = self.settings.seed
+        found = predicted_longer(fitted, steps, self.calibration, levels, seed)
+        return self._kind.of_frame(forecast_frame(fitted.panel, found.values, found.bands))
+
+    def simulate(self, paths: int = 100, *, horizon: int | None = None, seed: int = 0) -> Any:
+        """Sampled paths of what may come: unique_id, ds, path, y_hat, paths numbered from 1.
+
+        horizon: None is the trained one; beyond it, what was sampled is fed back. Without a head, the
+        first time calibrates. See `refold.forecast.simulate`.
+
+        Errors  DataError for numbers that cannot be, and for series too short to calibrate.
+        """
+        fitted = self._used("simulate")
+        check_paths(paths, self.horizon if horizon is None else horizon, seed)
+        if self._unmeasured:
+            self.calibrate()
+        found = simulate_panel(fitted, paths, horizon, seed, self.calibration)
+        return self._kind.of_frame(paths_frame(fitted.panel, found))
+
+    @property
+    def _unmeasured(self) -> bool:
+        """Would intervals have nothing to be made of?"""
+        return self.calibration is None and needs_calibration(self.settings)
 
     def backtest(
         self,
@@ -203,6 +235,7 @@ class Forecaster:
         newer = plain_rows(frame, known) or from_frame(frame, like=known)
         panel = appended(known, newer, self.horizon)
         refuse_outside(newer, fitted.data.transform)
+        refuse_uncounted(newer, fitted.settings.head)
         self._panel = panel
         return self
 

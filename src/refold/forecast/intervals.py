@@ -29,7 +29,15 @@ from numpy.typing import NDArray
 from refold.data.scale import Scale, Transform, choose_transform
 from refold.errors import DataError
 
-from .forecaster import MARGIN, Progress, fit_panel, on_panel, predict_panel
+from .forecaster import (
+    MARGIN,
+    Fitted,
+    Progress,
+    fit_panel,
+    on_panel,
+    predict_distribution,
+    predict_panel,
+)
 from .metrics import naive_error
 from .origins import origins_for, rolling
 from .panel import Panel
@@ -54,7 +62,9 @@ class Calibration:
 
     Shapes  scores (n, H): value minus forecast, after `transform`, by steps ahead; NaN where no
             value was observed.
-    Units   scores are in mean steps over a season of the transformed series (see `unit_of`).
+    Units   scores are in mean steps over a season of the transformed series (see `unit_of`); where
+            forecasts have distributions, they are scores in these (see `families`), and an interval
+            is what lies between two scores: wide where the distribution is.
 
     sides: "both" takes one distance for both sides; "each" one for each, which follows lopsided
     errors and needs twice as many. origins, series: where the n errors come from.
@@ -114,7 +124,7 @@ class Calibration:
         for level in levels:
             below, above = self.reach(level)
             pairs = [
-                (_moved(f, below, s), _moved(f, above, s))
+                (moved(f, below, s), moved(f, above, s))
                 for f, s in zip(forecasts, scales, strict=True)
             ]
             low, high = zip(*pairs, strict=True)
@@ -170,7 +180,8 @@ def unit_of(values: Floats, transform: Transform, season: int) -> Scale:
     return Scale(transform, 0.0, unit, -math.inf, math.inf)
 
 
-def _moved(f: Floats, by: Floats, scale: Scale) -> Floats:
+def moved(f: Floats, by: Floats, scale: Scale) -> Floats:
+    """A forecast, and an error in units of the scale on top of it: in the units of the series."""
     # A forecast of 0 has the logarithm minus infinity, and comes back as 0.
     with np.errstate(divide="ignore", over="ignore"):
         found = scale.invert(scale.apply(f) + by)
@@ -222,10 +233,18 @@ def calibrate(
     transform = transform or choose_transform([s.values for s in panel.series])
     fitted = fit_panel(whole.split(back)[0], horizon, settings, progress, transform)
     scores = [
-        _scores(known, held_out, predict_panel(on_panel(fitted, known)), transform)
-        for known, held_out in rolling(whole, horizon, origins, step=1)
+        _errors(on_panel(fitted, known), held_out, transform, seed)
+        for seed, (known, held_out) in enumerate(rolling(whole, horizon, origins, step=1))
     ]
     return Calibration(np.concatenate(scores), transform, sides, origins, len(long))
+
+
+def _errors(fitted: Fitted, held_out: Panel, transform: Transform, seed: int) -> Floats:
+    """The errors at one origin, or the scores where forecasts have distributions: (series, H)."""
+    found = predict_distribution(fitted)
+    if found is not None:
+        return found.scores([s.values for s in held_out.series], seed)
+    return _scores(fitted.panel, held_out, predict_panel(fitted), transform)
 
 
 def _check_enough(n: int, horizon: int, levels: Sequence[float], sides: Sides) -> None:

@@ -30,6 +30,7 @@ from refold.data.window import Past
 from .chance import Chance
 from .conditioned import Conditioned
 from .course import Course
+from .heads import head_of, lifted
 from .recurrence import recurrence, stacked
 from .settings import Settings
 
@@ -41,7 +42,8 @@ _FURTHEST = 5.0
 class OriginNetwork(nn.Module):
     """All steps ahead from every origin, of one panel of series.
 
-    Shapes  rows (B,) and columns (T, B) of a Past -> (counted, B, horizon), relative to the level.
+    Shapes  rows (B,) and columns (T, B) of a Past -> (counted, B, horizon), relative to the level;
+    with a head, the parameters of its distributions (counted, B, horizon, 1 + spreads).
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class OriginNetwork(nn.Module):
         self.mix = nn.Linear(self.recurrence.output_features + hidden, hidden)
         self.gate = _quiet(nn.Linear(hidden, bases * horizon))
         self.correction = _quiet(nn.Linear(hidden, horizon))
+        self.head = head_of(settings.head, hidden, horizon)
 
     def forward(
         self, features: Tensor, bases: Tensor, expected: Tensor, beside: BesideTold | None = None
@@ -77,16 +80,16 @@ class OriginNetwork(nn.Module):
         mixed = self.mix(dropped(torch.cat([q[-counted:], e[-counted:]], dim=-1)))
         u = dropped(torch.relu(mixed))
         weights = self.gate(u).unflatten(-1, bases.shape[-2:]).softmax(dim=-2)
-        found = (weights * bases).sum(dim=-2) + expected * self.correction(u)
+        centre = (weights * bases).sum(dim=-2) + expected * self.correction(u)
         if self.covariates is not None and beside is not None:
-            found = found + self.covariates.correction(u, beside, expected)
-        return found
+            centre = centre + self.covariates.correction(u, beside, expected)
+        return centre if self.head is None else self.head(centre, u, expected)
 
 
 def forecast(
     network: OriginNetwork, past: Past, rows: Tensor, columns: Tensor, last: int
 ) -> Tensor:
-    """z from the last origins of every chain: (last, B, horizon)."""
+    """z from the last origins of every chain: (last, B, horizon), or parameters of its head."""
     return answered(network, tell(past, rows, columns, last))
 
 
@@ -113,8 +116,9 @@ def tell(past: Past, rows: Tensor, columns: Tensor, last: int) -> Told:
 
 
 def answered(network: OriginNetwork, told: Told) -> Tensor:
-    """z from the last origins: (last, B, horizon)."""
-    return told.level + network(told.features, told.bases, told.expected, told.beside)
+    """z from the last origins: (last, B, horizon), or parameters of its head (last, B, horizon, K)."""
+    found = network(told.features, told.bases, told.expected, told.beside)
+    return lifted(found, told.level, network.head)
 
 
 def _quiet(layer: nn.Linear, factor: float = 0.1) -> nn.Linear:

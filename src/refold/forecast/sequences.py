@@ -11,6 +11,7 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from refold.data import window
 from refold.data.batch import Batch, Sequences
@@ -29,6 +30,8 @@ Floats = NDArray[np.float64]
 # Errors beyond this many naive errors count by their logarithm: one broken week of data is not
 # what a model should be made of.
 _OUTLIER = 20.0
+# A root of counts that goes below zero bends towards it within a tenth of a root of a naive error.
+_BEND = 10.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,9 +40,9 @@ class Scaled:
 
     values: each series' logarithm, root or plain values, shifted, and divided by its deviation
     unless it is a logarithm, whose differences have no unit. slope, offset (N,): from there to
-    naive errors. usual: the naive forecast's mean sMAPE and MASE over the last horizon. lines: of
-    each series the linear autoregression that networks are given; () where they are given none.
-    beside: the scale of covariates, where there are any.
+    naive errors. unit (N,): a naive error, in the series' own units. usual: the naive forecast's mean
+    sMAPE and MASE over the last horizon. beside: the scale of covariates, where there are any. lines:
+    of each series the linear autoregression that networks are given; () where they are given none.
     """
 
     values: tuple[Floats, ...]
@@ -47,6 +50,7 @@ class Scaled:
     transform: Transform
     slope: Tensor
     offset: Tensor
+    unit: Tensor
     usual: tuple[float, float]
     beside: Standard | None = None
     lines: tuple[Autoregression, ...] = ()
@@ -55,6 +59,11 @@ class Scaled:
         """Of series i, back to its units."""
         scale = self.scales[i]
         return scale.invert(z / scale.unit if self.transform == "log" else z)
+
+    def apply(self, i: int, y: Floats) -> Floats:
+        """Values of series i as networks see them."""
+        scale = self.scales[i]
+        return scale.apply(y) * (scale.unit if self.transform == "log" else 1.0)
 
 
 def scaled(
@@ -76,8 +85,9 @@ def scaled(
     lag = naive_lag(panel.seasons, horizon)
     errors = np.array([_naive_unit(s, lag) for s in panel.series])
     slope, offset = _into_errors(transform, each, errors)
-    usual = _usual(panel.series, errors, horizon, lag)
-    return Scaled(values, each, transform, slope, offset, usual, standard_ or standard(panel))
+    unit, usual = torch.from_numpy(errors).float(), _usual(panel.series, errors, horizon, lag)
+    beside_ = standard_ or standard(panel)
+    return Scaled(values, each, transform, slope, offset, unit, usual, beside_)
 
 
 def with_lines(panel: Panel, data: Scaled) -> Scaled:
@@ -92,17 +102,20 @@ def _fitted(
     return autoregressions(values, seasons, scales, missing)
 
 
-def further_on(panel: Panel, data: Scaled, known: Panel, most: int) -> Scaled:
+def further_on(panel: Panel, data: Scaled, known: Panel, horizon: int, most: int) -> Scaled:
     """The ends of a panel's series, `most` steps, as networks see them that have learned `known`.
 
     A series of that name keeps its scale and its autoregression; a new one gets its own. How
-    errors are measured stays as it was in training.
+    errors are measured in training stays as it was.
     """
     names = [s.name for s in known.series]
     scales = dict(zip(names, data.scales, strict=True))
     each = tuple(scales.get(s.name) or Scale.fit(s.known, data.transform) for s in panel.series)
     values = tuple(_seen(s.values[-most:], own) for s, own in zip(panel.series, each, strict=True))
     found = replace(data, values=values, scales=each)
+    if [s.name for s in panel.series] == names:
+        return found
+    found = _with_units(panel, found, names, horizon)
     if not data.lines:
         return found
     lines = dict(zip(names, data.lines, strict=True))
@@ -110,6 +123,18 @@ def further_on(panel: Panel, data: Scaled, known: Panel, most: int) -> Scaled:
     fitted = _fitted([s for s, _ in new], panel.seasons, [own for _, own in new])
     lines.update({s.name: line for (s, _), line in zip(new, fitted, strict=True)})
     return replace(found, lines=tuple(lines[s.name] for s in panel.series))
+
+
+def _with_units(panel: Panel, data: Scaled, names: list[str], horizon: int) -> Scaled:
+    """With the naive errors of this panel's series: those of `names` as they were, new ones measured."""
+    places = {name: i for i, name in enumerate(names)}
+    lag, known = naive_lag(panel.seasons, horizon), data.unit.double().numpy()
+    units = [
+        known[places[s.name]] if s.name in places else _naive_unit(s, lag) for s in panel.series
+    ]
+    slope, offset = _into_errors(data.transform, data.scales, np.array(units))
+    unit = torch.from_numpy(np.array(units)).float()
+    return replace(data, slope=slope, offset=offset, unit=unit)
 
 
 def _seen(values: Floats, scale: Scale) -> Floats:
@@ -234,12 +259,22 @@ class Learner(nn.Module):
         z = forecast(self.network, past, rows, columns, course.counted)
         goal, exists = window.targets(past, rows, near)
         exists = exists & (near >= self._first[rows])[..., None]
-        return self._measured(z, goal, exists, rows)
+        measure, head = Measured(self._data, rows), self.network.head
+        error = measure.errors(z, goal) if head is None else head.family.loss(z, goal, measure)
+        return (error * exists).sum() / exists.sum().clamp(min=1)
 
-    def _measured(self, z: Tensor, goal: Tensor, exists: Tensor, rows: Tensor) -> Tensor:
-        data = self._data
-        slope, offset = data.slope[rows][:, None], data.offset[rows][:, None]
-        f, d = (measured(part, data.transform, slope, offset) for part in (z, goal))
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """Values of the series `rows` (B,) in other units than the network's: z (T, B, H), or (B, H)."""
+
+    data: Scaled
+    rows: Tensor
+
+    def errors(self, z: Tensor, goal: Tensor) -> Tensor:
+        """The error of every z, in the units of `Learner.error`; (T, B, H, K) beside goals of K 1."""
+        data = self.data
+        f, d = (self._in_errors(part) for part in (z, goal))
         away = (f - d).abs()
         beyond = _OUTLIER + torch.log1p((away - _OUTLIER).clamp(min=0.0))
         percent, errors = data.usual
@@ -247,7 +282,21 @@ class Learner(nn.Module):
         if data.transform == "log":
             relative = 200.0 * torch.tanh(0.5 * (z - goal).abs())
             error = 0.5 * error + 0.5 * relative / percent
-        return (error * exists).sum() / exists.sum().clamp(min=1)
+        return error
+
+    def _in_errors(self, z: Tensor) -> Tensor:
+        lead = (-1, *(1,) * max(1, z.ndim - 2))
+        slope, offset = (x[self.rows].view(lead) for x in (self.data.slope, self.data.offset))
+        return measured(z, self.data.transform, slope, offset)
+
+    def count(self, z: Tensor) -> Tensor:
+        """The number of things that z stands for, above 0 and with a slope everywhere: (.., B, H)."""
+        data = self.data
+        slope, offset, unit = (x[self.rows][:, None] for x in (data.slope, data.offset, data.unit))
+        g = slope * z + offset
+        if data.transform == "log":
+            return unit * torch.exp(g.clamp(max=20.0))
+        return unit * softplus(g, beta=_BEND).square()
 
 
 def measured(z: Tensor, transform: Transform, slope: Tensor, offset: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ from refold import cells
 from refold.errors import DataError
 from refold.ir.trace import Cell
 
+from .families import HEADS
+
 Over = Literal["origins", "segments", "steps"]
 Measure = Literal["absolute", "squared"]
 
@@ -48,6 +50,9 @@ class Settings:
     steps: int | None = None
     rate: float = 3e-3
     batch: int | None = None
+    # What a forecast says of its certainty: "point" nothing, so that intervals are conformal alone;
+    # else the family of its distributions, see `families`.
+    head: str = "point"
     # Forecasts of networks that look at other windows, from other starts, are averaged.
     members: int = 3
     seed: int = 0
@@ -60,6 +65,9 @@ class Settings:
             raise DataError(
                 fact, "give the name of a cell, or a function under @rf.cell", "Settings"
             )
+        if self.head not in HEADS:
+            fact = f"there is no head {self.head!r}"
+            raise DataError(fact, f"take one of {', '.join(HEADS)}", "Settings")
         if isinstance(self.seed, bool) or not isinstance(self.seed, Integral):
             raise DataError(f"the seed is {self.seed!r}", "give a whole number", "Settings")
         numbers = ("hidden", "origins", "recent", "blocks", "steps", "batch", "members")

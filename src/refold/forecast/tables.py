@@ -22,6 +22,7 @@ from .panel import Panel
 Floats = NDArray[np.float64]
 
 _FIRST = ("unique_id", "ds", "cutoff")
+_PATHS = ("unique_id", "ds", "path", "y_hat")
 
 
 def forecast_frame(
@@ -49,6 +50,28 @@ def forecast_csv(panel: Panel, values: Sequence[Floats], bands: Sequence[Band] =
         stamps = np.concatenate(panel.future(len(values[0])))
         frame = frame.with_columns(ds=pl.Series(panel.texts(stamps, offsets=True)))
     return frame.write_csv()
+
+
+def paths_frame(panel: Panel, paths: Sequence[Floats]) -> pl.DataFrame:
+    """Sampled paths, one (paths, H) for each series, as unique_id, ds, path (from 1), y_hat."""
+    stamps, columns = _of_paths(panel, paths)
+    return pl.DataFrame({"ds": panel.aware(stamps), **columns}).select(*_PATHS)
+
+
+def paths_csv(panel: Panel, paths: Sequence[Floats]) -> str:
+    """The same as CSV; dates as in `forecast_csv`."""
+    stamps, columns = _of_paths(panel, paths)
+    texts = panel.texts(stamps, offsets=True)
+    return pl.DataFrame({"ds": texts, **columns}).select(*_PATHS).write_csv()
+
+
+def _of_paths(panel: Panel, paths: Sequence[Floats]) -> tuple[Stamps, dict[str, Any]]:
+    number, horizon = paths[0].shape
+    stamps = np.concatenate([np.tile(ahead, number) for ahead in panel.future(horizon)])
+    names = [s.name for s in panel.series for _ in range(number * horizon)]
+    turn = np.tile(np.arange(1, number + 1).repeat(horizon), len(paths))
+    values = np.concatenate([own.ravel() for own in paths])
+    return stamps, {"unique_id": names, "path": turn, "y_hat": values}
 
 
 def backtest_frame(found: Backtest) -> pl.DataFrame:

@@ -25,6 +25,7 @@ from .panel import Panel
 from .segments import SegmentNetwork
 from .sequences import Scaled
 from .settings import Over, Settings
+from .skill import begin_by_skill
 from .steps import StepNetwork
 
 # Series that are forecast together: enough to fill the products, few enough to fit a cache.
@@ -104,6 +105,8 @@ class OverOrigins:
     def learner(
         self, network: OriginNetwork, past: Past, data: Scaled, course: Course
     ) -> nn.Module:
+        if course.lines:
+            begin_by_skill(network, past, course)
         return sequences.Learner(network, past, data, course)
 
     def draws(
@@ -139,6 +142,9 @@ class OverWindows:
         if panel.columns:
             fact = f"there are covariates, and a network over {settings.over} sees none"
             raise DataError(fact, 'leave them out, or take over="origins"', "Settings")
+        if settings.head != "point":
+            fact = f"the head is {settings.head}, and a network over {settings.over} has none"
+            raise DataError(fact, 'take head="point", or over="origins"', "Settings")
         names, points = [s.name for s in panel.series], sum(len(s) for s in panel.series)
         return self.rules(panel.seasons, horizon, names, points, settings)
 

@@ -12,7 +12,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from refold.forecast import Backtest, Band, Evaluation, Panel, Ranking, Row, interval_names, verdict
+from refold.forecast import Backtest, Band, Evaluation, Panel, Ranking, Row, verdict
 from refold.forecast.metrics import DEFINITIONS, NAMES
 
 Floats = NDArray[np.float64]
@@ -99,7 +99,7 @@ def forecast_page(
         _verdict(found),
         _figure(figures.get("forecast"), _forecast_caption(found, panel, horizon)),
         f"<h2>On the held-out {horizon} {escape(unit)}</h2>",
-        _table(found, (*NAMES, *interval_names([band.level for band in found.bands]))),
+        _table(found, found.names),
         f'<p class="small">{escape(_table_caption(len(panel.series)))}</p>',
         *_by_step(figures.get("errors"), len(panel.series), "of the held-out part"),
         *_made(settings, command),
