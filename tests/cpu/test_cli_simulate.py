@@ -42,7 +42,7 @@ def test_a_head_in_everything_that_forecast_writes(refold, quick, shop, tmp_path
     for word in (
         "own distribution (negative binomial)",
         "--head negative_binomial",
-        "<th>CRPS</th>",
+        '<th scope="col">CRPS</th>',
     ):
         assert word in page
 
