@@ -10,6 +10,7 @@ from bench import (
     compiled_speed,
     dropin,
     forecast_examples,
+    forecast_speed,
     layer_speed,
     memory_tasks,
     omega,
@@ -34,6 +35,7 @@ SCRIPTS = (
     memory_tasks,
     survival,
     forecast_examples,
+    forecast_speed,
 )
 
 if __name__ == "__main__":
