@@ -10,6 +10,7 @@ from bench import (
     compiled_speed,
     dropin,
     forecast_examples,
+    forecast_speed,
     layer_speed,
     memory_tasks,
     omega,
@@ -35,7 +36,11 @@ SCRIPTS = (
     memory_tasks,
     survival,
     forecast_examples,
+<<<<<<< HEAD
     pendulum,
+=======
+    forecast_speed,
+>>>>>>> speed
 )
 
 if __name__ == "__main__":

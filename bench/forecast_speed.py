@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
@@ -83,11 +84,10 @@ def peer_model(hidden: int, steps: int, chains: int, seen: int) -> Any:
     warnings.filterwarnings("ignore")
     for name in ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    from neuralforecast import NeuralForecast  # pyright: ignore[reportMissingImports]
-    from neuralforecast.models import LSTM  # pyright: ignore[reportMissingImports]
+    neuralforecast, models = import_module(PEER), import_module(f"{PEER}.models")
 
     quiet = ("enable_progress_bar", "enable_checkpointing", "enable_model_summary", "logger")
-    lstm = LSTM(
+    lstm = models.LSTM(
         h=HORIZON,
         encoder_hidden_size=hidden,
         encoder_n_layers=1,
@@ -99,7 +99,7 @@ def peer_model(hidden: int, steps: int, chains: int, seen: int) -> Any:
         accelerator="cpu",
         **dict.fromkeys(quiet, False),
     )
-    return NeuralForecast(models=[lstm], freq="1d")
+    return neuralforecast.NeuralForecast(models=[lstm], freq="1d")
 
 
 def training(who: str, hidden: int, dry: bool) -> dict[str, float]:
