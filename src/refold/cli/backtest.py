@@ -34,6 +34,10 @@ def backtest(
     level: given.Level = None,
     cell: given.CellName = None,
     seed: given.Seed = 0,
+    static: given.Static = None,
+    known: given.Known = None,
+    historical: given.Historical = None,
+    categorical: given.Categorical = None,
     out: given.Out = Path("refold-backtest"),
     plot: given.Plot = True,
 ) -> None:
@@ -46,8 +50,9 @@ def backtest(
 
     if plot:
         report.require_plots()
+    beside = given.Beside(static, known, historical, categorical)
     words = given.Words(
-        file, horizon, example_name, target, time, id, freq, season, level, cell, seed
+        file, horizon, example_name, target, time, id, freq, season, level, cell, seed, beside
     )
     # What is measured takes no part in the search for seasons.
     back = max(0, windows - 1) * max(1, step or horizon or 1) + (horizon or 1)

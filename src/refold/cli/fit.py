@@ -25,6 +25,10 @@ def fit(
     ] = True,
     cell: given.CellName = None,
     seed: given.Seed = 0,
+    static: given.Static = None,
+    known: given.Known = None,
+    historical: given.Historical = None,
+    categorical: given.Categorical = None,
     out: given.Out = Path("refold-model"),
 ) -> None:
     """Train on every series of a FILE, and keep the model in a folder for `refold predict`.
@@ -35,8 +39,9 @@ def fit(
     from refold.forecast import Saved, calibrate, check_length, fit_panel, write_folder
     from refold.forecast.saved import ABOUT, FILE
 
+    beside = given.Beside(static, known, historical, categorical)
     words = given.Words(
-        file, horizon, example_name, target, time, id, freq, season, None, cell, seed
+        file, horizon, example_name, target, time, id, freq, season, None, cell, seed, beside
     )
     said = given.read(words, "fit", holdout=0)
     check_length(said.panel, said.horizon)

@@ -28,6 +28,11 @@ def forecast(
     level: given.Level = None,
     cell: given.CellName = None,
     seed: given.Seed = 0,
+    static: given.Static = None,
+    known: given.Known = None,
+    historical: given.Historical = None,
+    categorical: given.Categorical = None,
+    future: given.Future = None,
     out: given.Out = Path("refold-forecast"),
     plot: given.Plot = True,
 ) -> None:
@@ -38,6 +43,7 @@ def forecast(
     from refold import report
     from refold.forecast import (
         calibrate,
+        check_future,
         check_length,
         evaluate,
         fit_panel,
@@ -49,12 +55,14 @@ def forecast(
 
     if plot:
         report.require_plots()
+    beside = given.Beside(static, known, historical, categorical, future)
     words = given.Words(
-        file, horizon, example_name, target, time, id, freq, season, level, cell, seed
+        file, horizon, example_name, target, time, id, freq, season, level, cell, seed, beside
     )
     said = given.read(words, "forecast")
     panel, steps, levels, settings = said.panel, said.horizon, said.levels, said.settings
     check_length(panel, steps, held_out=steps)
+    check_future(panel, steps)
     folder.check(out, _FILES if plot else [n for n in _FILES if n != "forecast.png"], said.source)
 
     console = Console()
@@ -62,9 +70,9 @@ def forecast(
     with telling.progress() as advance:
         calibration = None
         if levels:
-            known = panel.split(steps)[0]
+            early = panel.split(steps)[0]
             calibration = calibrate(
-                known,
+                early,
                 steps,
                 settings,
                 levels=levels,

@@ -13,7 +13,7 @@ from refold.errors import DataError
 from . import folder, given
 
 if TYPE_CHECKING:
-    from refold.forecast import Band, Panel, Saved, Table
+    from refold.forecast import Band, Columns, Panel, Saved, Table
 
 _FILE = "forecast.csv"
 
@@ -27,6 +27,7 @@ def predict(
     time: given.Time = None,
     id: given.Id = None,
     level: given.Level = None,
+    future: given.Future = None,
     out: given.Out = Path("refold-forecast"),
 ) -> None:
     """Forecast with a MODEL of `refold fit`. Nothing is trained.
@@ -47,6 +48,9 @@ def predict(
         newer = _newer(saved, data, target, time, id)
         fitted = on_panel(fitted, appended(fitted.panel, newer, saved.horizon))
         _tell_newer(console, saved.fitted.panel, fitted.panel)
+    if future is not None:
+        panel = given.with_future(fitted.panel, _named(saved, target, time, id), future)
+        fitted = on_panel(fitted, panel)
     forecasts = predict_panel(fitted)
     bands: tuple[Band, ...] = ()
     if saved.calibration is not None:
@@ -59,16 +63,25 @@ def predict(
 
 def _newer(saved: Saved, data: Path, target: str | None, time: str | None, id: str | None) -> Panel:
     """The newer rows; columns are called as in the table of `refold fit`, if nothing else is said."""
-    from refold.forecast import from_table, read_table
+    from refold.forecast import from_table, of_columns, read_table
 
-    panel, columns = saved.fitted.panel, saved.columns
-    if columns is not None:
-        target, time, id = target or columns.target, time or columns.time, id or columns.id
-    table = read_table(data, target, time, id)
+    panel, named = saved.fitted.panel, _named(saved, target, time, id)
+    covariates = of_columns(panel.columns)
+    table = read_table(data, named.target or None, named.time, named.id, covariates)
     if table.columns.time is None:
         fact = "its rows say no time, so it cannot be seen which of them are new"
         raise DataError(fact, "add a column of steps or dates, or name it: --time", table.source)
     return from_table(_under_its_name(table, panel), like=panel)
+
+
+def _named(saved: Saved, target: str | None, time: str | None, id: str | None) -> Columns:
+    """What columns are called: as in the table of `refold fit`, if nothing else is said."""
+    from refold.forecast import Columns
+
+    if saved.columns is None:
+        return Columns(target or "", time, id)
+    first = saved.columns
+    return Columns(target or first.target, time or first.time, id or first.id)
 
 
 def _under_its_name(table: Table, panel: Panel) -> Table:

@@ -4,7 +4,8 @@ read_table -> Panel -> evaluate (beside naive forecasts) / fit_panel -> predict_
 """
 
 from .backtest import Backtest, backtest_panel, check_windows
-from .covariates import Covariates
+from .beside import check_future
+from .covariates import Covariates, of_columns
 from .evaluate import Evaluation, Ranking, Row, compare, evaluate, interval_names, recalibrated
 from .forecaster import (
     Fitted,
@@ -45,6 +46,7 @@ __all__ = [
     "backtest_frame",
     "backtest_panel",
     "calibrate",
+    "check_future",
     "check_length",
     "check_levels",
     "check_windows",
@@ -56,6 +58,7 @@ __all__ = [
     "from_frame",
     "from_table",
     "interval_names",
+    "of_columns",
     "on_panel",
     "predict_panel",
     "read_folder",

@@ -316,7 +316,10 @@ def _panel(
     found, how = find_seasons([s.filled(()).values for s in series], frequency, seasons, holdout)
     said = "given" if freq else "read off the stamps"
     notes = (*notes, *told, f"frequency {frequency.alias} ({frequency.unit}), {said}", how)
-    notes += _of_missing(series)
+    notes += (
+        *_of_missing(series),
+        *(["covariates: " + ", ".join(map(str, columns))] * bool(columns)),
+    )
     filled = tuple(s.filled(found) for s in series)
     return Panel(filled, frequency, found, clock, notes, columns)
 
