@@ -238,7 +238,7 @@ def test_a_static_category_that_says_which_way_an_event_goes():
         panel = from_frame(frame, seasons=(), covariates=Covariates(static, known=["event"]))
         found = evaluate(panel, 5, replace(LEARNS, steps=200))
         errors[static] = found.model.metrics["MAE"]
-    assert errors[("kind",)] < 0.4 * errors[()], errors
+    assert errors[("kind",)] < 0.6 * errors[()], errors
 
 
 def test_without_covariates_nothing_changes():

@@ -38,6 +38,8 @@ def backtest(
     known: given.Known = None,
     historical: given.Historical = None,
     categorical: given.Categorical = None,
+    resample: given.ResampleTo = None,
+    aggregate: given.Aggregate = None,
     out: given.Out = Path("refold-backtest"),
     plot: given.Plot = True,
 ) -> None:
@@ -50,7 +52,7 @@ def backtest(
 
     if plot:
         report.require_plots()
-    beside = given.Beside(static, known, historical, categorical)
+    beside = given.Beside(static, known, historical, categorical, resample, aggregate)
     words = given.Words(
         file, horizon, example_name, target, time, id, freq, season, level, cell, seed, beside
     )

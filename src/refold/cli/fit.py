@@ -29,6 +29,8 @@ def fit(
     known: given.Known = None,
     historical: given.Historical = None,
     categorical: given.Categorical = None,
+    resample: given.ResampleTo = None,
+    aggregate: given.Aggregate = None,
     out: given.Out = Path("refold-model"),
 ) -> None:
     """Train on every series of a FILE, and keep the model in a folder for `refold predict`.
@@ -39,7 +41,7 @@ def fit(
     from refold.forecast import Saved, calibrate, check_length, fit_panel, write_folder
     from refold.forecast.saved import ABOUT, FILE
 
-    beside = given.Beside(static, known, historical, categorical)
+    beside = given.Beside(static, known, historical, categorical, resample, aggregate)
     words = given.Words(
         file, horizon, example_name, target, time, id, freq, season, None, cell, seed, beside
     )

@@ -32,6 +32,8 @@ def forecast(
     known: given.Known = None,
     historical: given.Historical = None,
     categorical: given.Categorical = None,
+    resample: given.ResampleTo = None,
+    aggregate: given.Aggregate = None,
     future: given.Future = None,
     out: given.Out = Path("refold-forecast"),
     plot: given.Plot = True,
@@ -55,7 +57,7 @@ def forecast(
 
     if plot:
         report.require_plots()
-    beside = given.Beside(static, known, historical, categorical, future)
+    beside = given.Beside(static, known, historical, categorical, resample, aggregate, future)
     words = given.Words(
         file, horizon, example_name, target, time, id, freq, season, level, cell, seed, beside
     )

@@ -15,7 +15,7 @@ from refold.data.examples import EXAMPLES, example
 from refold.errors import DataError
 
 if TYPE_CHECKING:
-    from refold.forecast import Columns, Covariates, Panel, Settings, Table
+    from refold.forecast import Columns, Covariates, Panel, Resample, Settings, Table
 
 _NAMES = " or ".join(EXAMPLES)
 
@@ -47,6 +47,13 @@ Historical = Annotated[
 Categorical = Annotated[
     str | None, typer.Option(help="Those of them whose numbers are names; text always is one.")
 ]
+ResampleTo = Annotated[
+    str | None,
+    typer.Option("--resample", help="Bring irregular stamps to steps of D, h, W, MS ..."),
+]
+Aggregate = Annotated[
+    str | None, typer.Option(help="What becomes of the values of a step: mean, sum or last.")
+]
 Future = Annotated[
     Path | None, typer.Option(help="A table of what is known ahead, behind the end of FILE.")
 ]
@@ -57,13 +64,26 @@ Plot = Annotated[bool, typer.Option(help="Draw figures (needs matplotlib).")]
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """The columns of covariates, as they were written."""
+    """What is said of columns beside the target and of stamps, as it was written."""
 
     static: str | None = None
     known: str | None = None
     historical: str | None = None
     categorical: str | None = None
+    resample: str | None = None
+    aggregate: str | None = None
     future: Path | None = None
+
+    def resampling(self) -> Resample | None:
+        """What rows are to be brought to."""
+        from refold.forecast import Resample
+
+        if self.resample is None:
+            if self.aggregate is not None:
+                fact = "an aggregate is given, and no step"
+                raise DataError(fact, "say which: --resample D", "--aggregate")
+            return None
+        return Resample(self.resample, self.aggregate or "mean")  # type: ignore[arg-type]
 
     def named(self) -> Covariates:
         """As names."""
@@ -143,7 +163,9 @@ def read(words: Words, verb: str, holdout: int | None = None) -> Given:
     levels = levels_of(words.level)
     table = read_table(source, words.target, words.time, words.id, words.beside.named())
     holdout = steps if holdout is None else holdout
-    panel = from_table(table, words.freq, _seasons(words.season), holdout=holdout)
+    resample = words.beside.resampling()
+    seasons = _seasons(words.season)
+    panel = from_table(table, words.freq, seasons, holdout=holdout, resample=resample)
     if words.beside.future is not None:
         panel = with_future(panel, table.columns, words.beside.future)
     return Given(words, source, steps, levels, settings, table, panel)

@@ -17,6 +17,7 @@ from .forecaster import (
 from .frames import Backtested, Forecaster
 from .intervals import Band, Calibration, calibrate, check_levels
 from .panel import Panel, Series, from_frame, from_table, with_future_frame, with_future_table
+from .resample import Resample
 from .saved import Saved, read_folder, write_folder
 from .settings import Settings
 from .table import Columns, Table, read_future, read_table
@@ -36,6 +37,7 @@ __all__ = [
     "Forecaster",
     "Panel",
     "Ranking",
+    "Resample",
     "Row",
     "Saved",
     "Series",

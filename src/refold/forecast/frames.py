@@ -15,7 +15,8 @@ from .backtest import Backtest, backtest_panel
 from .covariates import NO_COVARIATES, Covariates, of_columns
 from .forecaster import Fitted, fit_panel, on_panel, predict_panel
 from .intervals import Calibration, Sides, calibrate, check_levels
-from .panel import from_frame, with_future_frame
+from .panel import Panel, from_frame, with_future_frame
+from .resample import Resample
 from .saved import Saved, read_folder, write_folder
 from .settings import Settings
 from .tables import Kind, backtest_frame, forecast_frame, horizon_frame, metrics_frame
@@ -42,7 +43,8 @@ class Forecaster:
 
     cell: any cell, or the name of one in the zoo ("gru", "lstm", ...). horizon: how many steps ahead. freq: a
     pandas offset alias; None reads it off the stamps. seasons: in steps; None takes those of the
-    calendar. covariates: names of columns beside the target. Everything else is in `Settings`.
+    calendar. covariates: names of columns beside the target. resample: a step to bring irregular
+    stamps to, as "D" or Resample("D", "sum"). Everything else is in `Settings`.
 
     Errors  DataError for a table that cannot be forecast, naming series, stamp and row.
 
@@ -65,6 +67,7 @@ class Forecaster:
         seed: int | None = None,
         settings: Settings | None = None,
         covariates: Covariates = NO_COVARIATES,
+        resample: str | Resample | None = None,
     ) -> None:
         _check(horizon, freq, seasons)
         chosen = settings or Settings()
@@ -74,13 +77,14 @@ class Forecaster:
         self.freq = freq
         self.seasons = seasons
         self.covariates = covariates
+        self.resample = Resample(resample) if isinstance(resample, str) else resample
         self.fitted: Fitted | None = None
         self.calibration: Calibration | None = None
         self._kind = Kind()
 
     def fit(self, frame: Any) -> Forecaster:
         """Learn from a long frame (pandas, polars or Arrow) with unique_id, ds and y."""
-        panel = from_frame(frame, self.freq, self.seasons, covariates=self.covariates)
+        panel = self._read(frame)
         self.fitted = fit_panel(panel, self.horizon, self.settings)
         self.calibration = None
         self._kind = Kind.of(frame, panel)
@@ -149,7 +153,7 @@ class Forecaster:
         if frame is None:
             panel = self._used("backtest", "or pass a frame").panel
         else:
-            panel = from_frame(frame, self.freq, self.seasons, covariates=self.covariates)
+            panel = self._read(frame)
             kind = Kind.of(frame, panel)
         levels = () if level is None else check_levels(level)
         found = backtest_panel(
@@ -207,9 +211,14 @@ class Forecaster:
             seasons=panel.seasons,
             settings=saved.fitted.settings,
             covariates=of_columns(panel.columns),
+            resample=panel.resample,
         )
         model.fitted, model.calibration, model._kind = saved.fitted, saved.calibration, saved.kind
         return model
+
+    def _read(self, frame: Any) -> Panel:
+        named = {"covariates": self.covariates, "resample": self.resample}
+        return from_frame(frame, self.freq, self.seasons, **named)
 
     def _used(self, verb: str, other: str = "") -> Fitted:
         if self.fitted is None:

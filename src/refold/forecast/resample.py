@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import polars as pl
 
 from refold.errors import DataError
 
-from .covariates import PREFIX, Covariates
+from .covariates import PREFIX
 
 Aggregate = Literal["mean", "sum", "last"]
 
@@ -35,37 +37,43 @@ def every(alias: str) -> str:
     return (found[1] or "1") + _EVERY[found[2]]
 
 
-def check_aggregate(aggregate: object) -> None:
-    """Errors  DataError for what is no way to make one value of several."""
-    if aggregate not in get_args(Aggregate):
-        remedy = f"give one of {', '.join(get_args(Aggregate))}"
-        raise DataError(f"aggregate is {aggregate!r}", remedy, "resample")
+@dataclass(frozen=True, slots=True)
+class Resample:
+    """To which step, as pandas names it, and what becomes of the values of one.
+
+    Errors  DataError for a step or an aggregate that is none.
+    """
+
+    step: str
+    aggregate: Aggregate = "mean"
+
+    def __post_init__(self) -> None:
+        every(self.step)
+        if self.aggregate not in get_args(Aggregate):
+            remedy = f"give one of {', '.join(get_args(Aggregate))}"
+            raise DataError(f"aggregate is {self.aggregate!r}", remedy, "resample")
 
 
 def resampled(
-    frame: pl.DataFrame, alias: str, aggregate: Aggregate, covariates: Covariates, where: str
+    frame: pl.DataFrame, how: Resample, covariates: Sequence[str], where: str
 ) -> pl.DataFrame:
-    """One row per series and step: stamped with the start of the step, in order of time.
+    """One row per series and step: stamped with the start of the step.
 
     The observed values of a step become their mean, sum or last; a step without any has no row, and is
     missing. Of covariates the last of a step is taken. row is that of the step's first row.
 
     Errors  DataError for steps that are only numbered.
     """
-    check_aggregate(aggregate)
-    step = every(alias)
     if frame["ds"].dtype.is_integer():
         fact = "the time column holds whole numbers, which cannot be brought to a step of dates"
         raise DataError(fact, "give dates, or leave the resampling out", where)
     y = pl.col("y").drop_nulls()
-    of = {"mean": y.mean(), "sum": y.sum(), "last": y.last()}[aggregate]
+    of = {"mean": y.mean(), "sum": y.sum(), "last": y.last()}[how.aggregate]
     # The sum of no value at all is 0, and nothing was observed.
     value = pl.when(y.len() > 0).then(of).alias("y")
-    last = [pl.col(PREFIX + name).last() for name in covariates.names]
-    placed = frame.sort("ds", maintain_order=True).with_columns(pl.col("ds").dt.truncate(step))
+    last = [pl.col(PREFIX + name).last() for name in covariates]
+    placed = frame.sort("ds", maintain_order=True).with_columns(
+        pl.col("ds").dt.truncate(every(how.step))
+    )
     keys = ["unique_id", "ds"]
-    found = placed.group_by(keys, maintain_order=True).agg(value, pl.col("row").min(), *last)
-    first = frame["unique_id"].unique(maintain_order=True)
-    order = pl.DataFrame({"unique_id": first, "_order": range(len(first))})
-    joined = found.join(order, on="unique_id", how="left", maintain_order="left")
-    return joined.sort("_order", "ds", maintain_order=True).drop("_order")
+    return placed.group_by(keys, maintain_order=True).agg(value, pl.col("row").min(), *last)
