@@ -194,7 +194,7 @@ def test_a_level_that_is_not_trained_on_is_zeros():
     fitted = fit_panel(panel, 7, QUICK)
     covariates = fitted.networks[0].covariates
     assert covariates is not None
-    weight = covariates.vectors[0].weight
+    weight = dict(covariates.named_parameters())["vectors.0.weight"]
     assert not weight[:2].any() and weight[2:].any(dim=1).all()
 
 
@@ -340,9 +340,9 @@ def test_newer_rows_bring_their_covariates():
         assert one.beside is not None and other.beside is not None
         np.testing.assert_array_equal(one.beside.known, other.beside.known)
         np.testing.assert_array_equal(one.beside.historical, other.beside.historical)
-    expected = predict_panel(
-        on_panel(Forecaster(horizon=7, settings=QUICK, covariates=ALL).fit(old).fitted, whole)
-    )  # type: ignore[arg-type]
+    fitted = Forecaster(horizon=7, settings=QUICK, covariates=ALL).fit(old).fitted
+    assert fitted is not None
+    expected = predict_panel(on_panel(fitted, whole))
     np.testing.assert_array_equal(found["y_hat"], np.concatenate(expected))
     with pytest.raises(DataError, match="there is no column 'shop'"):
         model.update(newer.drop("shop"))

@@ -66,9 +66,8 @@ def test_of_covariates_the_last_of_a_step_is_taken():
 
 def test_kept_and_gone_on_from(tmp_path):
     frame = visits()
-    model = Forecaster(horizon=3, settings=QUICK, resample="D").fit(
-        frame.filter(pl.col("ds") < dt.datetime(2024, 2, 20))
-    )
+    early = pl.col("ds") < dt.datetime(2024, 2, 20)
+    model = Forecaster(horizon=3, settings=QUICK, resample="D").fit(frame.filter(early))
     model.save(tmp_path / "model")
     again = Forecaster.load(tmp_path / "model")
     assert again.resample == Resample("D")
