@@ -36,11 +36,8 @@ SCRIPTS = (
     memory_tasks,
     survival,
     forecast_examples,
-<<<<<<< HEAD
     pendulum,
-=======
     forecast_speed,
->>>>>>> speed
 )
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def measure(horizon: int) -> dict:
 
 def _linear(own: Floats, steps: int) -> Floats:
     """The autoregression of one window; of plain values, where a window happens to be positive too."""
-    return autoregression(own, (), Scale.fit(own, "none")).predict(steps)
+    return autoregression(own, (), Scale.fit(own, "none")).predict(own, steps)
 
 
 NAMES = {"naive": "Naive", "linear": "Linear autoregression", "refold": "refold gru"}

@@ -36,6 +36,12 @@ def backtest(
     over: given.Over = None,
     head: given.Head = "point",
     seed: given.Seed = 0,
+    static: given.Static = None,
+    known: given.Known = None,
+    historical: given.Historical = None,
+    categorical: given.Categorical = None,
+    resample: given.ResampleTo = None,
+    aggregate: given.Aggregate = None,
     out: given.Out = Path("refold-backtest"),
     plot: given.Plot = True,
 ) -> None:
@@ -48,6 +54,7 @@ def backtest(
 
     if plot:
         report.require_plots()
+    beside = given.Beside(static, known, historical, categorical, resample, aggregate)
     words = given.Words(
         file,
         horizon,
@@ -62,6 +69,7 @@ def backtest(
         seed,
         over,
         head,
+        beside,
     )
     # What is measured takes no part in the search for seasons.
     back = max(0, windows - 1) * max(1, step or horizon or 1) + (horizon or 1)

@@ -27,6 +27,12 @@ def fit(
     over: given.Over = None,
     head: given.Head = "point",
     seed: given.Seed = 0,
+    static: given.Static = None,
+    known: given.Known = None,
+    historical: given.Historical = None,
+    categorical: given.Categorical = None,
+    resample: given.ResampleTo = None,
+    aggregate: given.Aggregate = None,
     out: given.Out = Path("refold-model"),
 ) -> None:
     """Train on every series of a FILE, and keep the model in a folder for `refold predict`.
@@ -37,6 +43,7 @@ def fit(
     from refold.forecast import Saved, calibrate, check_length, fit_panel, write_folder
     from refold.forecast.saved import ABOUT, FILE
 
+    beside = given.Beside(static, known, historical, categorical, resample, aggregate)
     words = given.Words(
         file,
         horizon,
@@ -51,6 +58,7 @@ def fit(
         seed,
         over,
         head,
+        beside,
     )
     said = given.read(words, "fit", holdout=0)
     check_length(said.panel, said.horizon)

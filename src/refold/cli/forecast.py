@@ -30,6 +30,13 @@ def forecast(
     over: given.Over = None,
     head: given.Head = "point",
     seed: given.Seed = 0,
+    static: given.Static = None,
+    known: given.Known = None,
+    historical: given.Historical = None,
+    categorical: given.Categorical = None,
+    resample: given.ResampleTo = None,
+    aggregate: given.Aggregate = None,
+    future: given.Future = None,
     out: given.Out = Path("refold-forecast"),
     plot: given.Plot = True,
 ) -> None:
@@ -40,6 +47,7 @@ def forecast(
     from refold import report
     from refold.forecast import (
         calibrate,
+        check_future,
         check_length,
         evaluate,
         fit_panel,
@@ -51,6 +59,7 @@ def forecast(
 
     if plot:
         report.require_plots()
+    beside = given.Beside(static, known, historical, categorical, resample, aggregate, future)
     words = given.Words(
         file,
         horizon,
@@ -65,10 +74,12 @@ def forecast(
         seed,
         over,
         head,
+        beside,
     )
     said = given.read(words, "forecast")
     panel, steps, levels, settings = said.panel, said.horizon, said.levels, said.settings
     check_length(panel, steps, held_out=steps)
+    check_future(panel, steps)
     folder.check(out, _FILES if plot else [n for n in _FILES if n != "forecast.png"], said.source)
 
     console = Console()
@@ -76,9 +87,9 @@ def forecast(
     with telling.progress() as advance:
         calibration = None
         if levels and needs_calibration(settings):
-            known = panel.split(steps)[0]
+            early = panel.split(steps)[0]
             calibration = calibrate(
-                known,
+                early,
                 steps,
                 settings,
                 levels=levels,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
@@ -15,7 +15,7 @@ from refold.data.examples import EXAMPLES, example
 from refold.errors import DataError
 
 if TYPE_CHECKING:
-    from refold.forecast import Panel, Settings, Table
+    from refold.forecast import Columns, Covariates, Panel, Resample, Settings, Table
     from refold.forecast.settings import Over as Recurring
 
 _NAMES = " or ".join(EXAMPLES)
@@ -45,9 +45,70 @@ Head = Annotated[
         help="What is said of certainty: point, quantiles, normal, student, negative_binomial, poisson."
     ),
 ]
+Static = Annotated[
+    str | None, typer.Option(help="Columns that stay the same in a series, as country,size.")
+]
+Known = Annotated[
+    str | None, typer.Option(help="Columns known ahead, as promo,price; given behind the end too.")
+]
+Historical = Annotated[
+    str | None, typer.Option(help="Columns known up to the last value, as temperature.")
+]
+Categorical = Annotated[
+    str | None, typer.Option(help="Those of them whose numbers are names; text always is one.")
+]
+ResampleTo = Annotated[
+    str | None,
+    typer.Option("--resample", help="Bring irregular stamps to steps of D, h, W, MS ..."),
+]
+Aggregate = Annotated[
+    str | None, typer.Option(help="What becomes of the values of a step: mean, sum or last.")
+]
+Future = Annotated[
+    Path | None, typer.Option(help="A table of what is known ahead, behind the end of FILE.")
+]
 Seed = Annotated[int, typer.Option(help="Another seed, other starting weights.")]
 Out = Annotated[Path, typer.Option(help="Folder for what is written.")]
 Plot = Annotated[bool, typer.Option(help="Draw figures (needs matplotlib).")]
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What is said of columns beside the target and of stamps, as it was written."""
+
+    static: str | None = None
+    known: str | None = None
+    historical: str | None = None
+    categorical: str | None = None
+    resample: str | None = None
+    aggregate: str | None = None
+    future: Path | None = None
+
+    def resampling(self) -> Resample | None:
+        """What rows are to be brought to."""
+        from refold.forecast import Resample
+
+        if self.resample is None:
+            if self.aggregate is not None:
+                fact = "an aggregate is given, and no step"
+                raise DataError(fact, "say which: --resample D", "--aggregate")
+            return None
+        return Resample(self.resample, self.aggregate or "mean")  # type: ignore[arg-type]
+
+    def named(self) -> Covariates:
+        """As names."""
+        from refold.forecast import Covariates
+
+        names = (self.static, self.known, self.historical, self.categorical)
+        return Covariates(*(_listed(text) for text in names))
+
+    def flags(self) -> list[str]:
+        """As they are written in a command."""
+        pairs = [(field.name, getattr(self, field.name)) for field in fields(self)]
+        return [part for name, value in pairs if value for part in (f"--{name}", str(value))]
+
+
+_NOTHING = Beside()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +128,7 @@ class Words:
     seed: int = 0
     over: str | None = None
     head: str = "point"
+    beside: Beside = _NOTHING
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,6 +153,7 @@ class Given:
             line += [flag, value] if value and not words.example else []
         for flag, value in (("--freq", words.freq), ("--season", words.season)):
             line += [flag, value] if value else []
+        line += words.beside.flags()
         line += ["--level", words.level] if words.level else []
         line += ["--over", words.over] if words.over else []
         line += ["--head", words.head] if words.head != "point" else []
@@ -112,10 +175,32 @@ def read(words: Words, verb: str, holdout: int | None = None) -> Given:
     if words.cell is not None:
         settings = replace(settings, cell=cells.find(words.cell))
     levels = levels_of(words.level)
-    table = read_table(source, words.target, words.time, words.id)
+    table = read_table(source, words.target, words.time, words.id, words.beside.named())
     holdout = steps if holdout is None else holdout
-    panel = from_table(table, words.freq, _seasons(words.season), holdout=holdout)
+    resample = words.beside.resampling()
+    seasons = _seasons(words.season)
+    panel = from_table(table, words.freq, seasons, holdout=holdout, resample=resample)
+    if words.beside.future is not None:
+        panel = with_future(panel, table.columns, words.beside.future)
     return Given(words, source, steps, levels, settings, table, panel)
+
+
+def with_future(panel: Panel, columns: Columns, path: Path) -> Panel:
+    """The panel with what a file says of its future. columns: what they are called there.
+
+    Errors  DataError for a file that does not fit the panel.
+    """
+    from refold.forecast import read_future, with_future_table
+
+    known = [c.name for c in panel.columns if c.role == "known"]
+    table = read_future(path, columns, known)
+    if columns.id is None and len(panel.series) == 1:
+        table = table.under(panel.series[0].name)  # the one series is named after its file
+    return with_future_table(panel, table)
+
+
+def _listed(text: str | None) -> tuple[str, ...]:
+    return () if text is None else tuple(part.strip() for part in text.split(","))
 
 
 def _source(words: Words, verb: str) -> Path:

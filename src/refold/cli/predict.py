@@ -14,7 +14,7 @@ from refold.errors import DataError
 from . import folder, given
 
 if TYPE_CHECKING:
-    from refold.forecast import Panel, Saved, Table
+    from refold.forecast import Columns, Panel, Saved, Table
 
 _FILE = "forecast.csv"
 
@@ -32,19 +32,29 @@ def predict(
     id: given.Id = None,
     level: given.Level = None,
     horizon: given.Horizon = None,
+    future: given.Future = None,
     out: given.Out = Path("refold-forecast"),
 ) -> None:
     """Forecast with a MODEL of `refold fit`. Nothing is trained.
 
     Writes forecast.csv (unique_id, ds, y_hat).
     """
-    from refold.forecast import forecast_csv, interval_note, needs_calibration, predicted_longer
+    from refold.forecast import (
+        forecast_csv,
+        interval_note,
+        needs_calibration,
+        on_panel,
+        predicted_longer,
+    )
     from refold.forecast.saved import FILE
 
     levels = given.levels_of(level)
     saved, console = opened(model, data, target, time, id)
     folder.check(out, (_FILE,), data or model / FILE)
     fitted, calibration = saved.fitted, saved.calibration
+    if future is not None:
+        panel = given.with_future(fitted.panel, _named(saved, target, time, id), future)
+        fitted = on_panel(fitted, panel)
     steps = saved.horizon if horizon is None else given.steps_of(horizon)
     measured = calibration is not None or not needs_calibration(fitted.settings)
     if not measured and (levels or steps > saved.horizon):
@@ -80,16 +90,25 @@ def opened(
 
 def _newer(saved: Saved, data: Path, target: str | None, time: str | None, id: str | None) -> Panel:
     """The newer rows; columns are called as in the table of `refold fit`, if nothing else is said."""
-    from refold.forecast import from_table, read_table
+    from refold.forecast import from_table, of_columns, read_table
 
-    panel, columns = saved.fitted.panel, saved.columns
-    if columns is not None:
-        target, time, id = target or columns.target, time or columns.time, id or columns.id
-    table = read_table(data, target, time, id)
+    panel, named = saved.fitted.panel, _named(saved, target, time, id)
+    covariates = of_columns(panel.columns)
+    table = read_table(data, named.target or None, named.time, named.id, covariates)
     if table.columns.time is None:
         fact = "its rows say no time, so it cannot be seen which of them are new"
         raise DataError(fact, "add a column of steps or dates, or name it: --time", table.source)
     return from_table(_under_its_name(table, panel), like=panel)
+
+
+def _named(saved: Saved, target: str | None, time: str | None, id: str | None) -> Columns:
+    """What columns are called: as in the table of `refold fit`, if nothing else is said."""
+    from refold.forecast import Columns
+
+    if saved.columns is None:
+        return Columns(target or "", time, id)
+    first = saved.columns
+    return Columns(target or first.target, time or first.time, id or first.id)
 
 
 def _under_its_name(table: Table, panel: Panel) -> Table:

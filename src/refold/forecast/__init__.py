@@ -4,7 +4,8 @@ read_table -> Panel -> evaluate (beside naive forecasts) / fit_panel -> predict_
 """
 
 from .backtest import Backtest, backtest_panel, check_windows
-from .covariates import Covariates
+from .beside import check_future
+from .covariates import Covariates, of_columns
 from .distribution import Distribution
 from .evaluate import Evaluation, Ranking, Row, compare, evaluate, interval_names, recalibrated
 from .forecaster import (
@@ -19,6 +20,7 @@ from .frames import Backtested, Forecaster
 from .intervals import Band, Calibration, calibrate, check_levels
 from .panel import Panel, Series, from_frame, from_table, with_future_frame, with_future_table
 from .predicted import Predicted, interval_note, needs_calibration, predicted
+from .resample import Resample
 from .saved import Saved, read_folder, write_folder
 from .settings import Settings
 from .simulate import predicted_longer, simulate_panel
@@ -48,6 +50,7 @@ __all__ = [
     "Panel",
     "Predicted",
     "Ranking",
+    "Resample",
     "Row",
     "Saved",
     "Series",
@@ -58,6 +61,7 @@ __all__ = [
     "backtest_frame",
     "backtest_panel",
     "calibrate",
+    "check_future",
     "check_length",
     "check_levels",
     "check_windows",
@@ -71,6 +75,7 @@ __all__ = [
     "interval_names",
     "interval_note",
     "needs_calibration",
+    "of_columns",
     "on_panel",
     "paths_csv",
     "paths_frame",

@@ -173,7 +173,9 @@ def infer(series: list[Stamps]) -> Frequency:
         fact = f"the stamps are irregular: their commonest distance, {_told(int(step))}, is "
         fact += f"{share:.0%} of all"
         raise DataError(
-            fact, "bring the rows to one spacing, or name it (--freq, freq=)", "frequency"
+            fact,
+            "bring the rows to one spacing (--resample D, resample=), or name it (--freq, freq=)",
+            "frequency",
         )
     return Frequency("fixed", int(step), _fixed_alias(int(step), series[0]))
 

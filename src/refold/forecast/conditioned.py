@@ -1,13 +1,16 @@
 """What covariates add to a network: vectors for categories, and a correction of every step ahead.
 
-    E          a vector for every level; zeros for one that was never seen, as at the start for all
+    e(t)       vectors of the categories at an origin; zeros for a level that was never trained on
     d(t)[k]    numbers and vectors of step t + k, and how far they are from where the level and the
                continuations were taken
-    v(t)[k]    = relu(A u(t) + B d(t)[k] + s[k])
-    correction = w . d(t)[k] usual + v(t)[k] . (a usual + b c(t)[k])
+    v(t)[k]    = relu(A [u(t), e(t)] + B d(t)[k] + s[k])
+    w(t)       = W [u(t), e(t)] + w0, an effect of its own for every series and time
+    correction = w(t) . d(t)[k] usual + v(t)[k] . (a usual + b c(t)[k])
 
 usual is the width that is usual in the panel: an effect is as large on a quiet day as on another. c(t)
 is what the naive forecast is expected to err by.
+
+Source  Hastie & Tibshirani 1993 for w(t): a varying-coefficient model.
 """
 
 from __future__ import annotations
@@ -31,20 +34,25 @@ class Conditioned(nn.Module):
     def __init__(self, beside: Beside, look: Look, hidden: int) -> None:
         super().__init__()
         self.known = beside.known_codes
-        self.vectors = nn.ModuleList(_vectors(n) for n in beside.levels)
-        widths = [layer.embedding_dim for layer in self.vectors if isinstance(layer, nn.Embedding)]
+        ended = beside.codes[..., : beside.codes.shape[-1] - look.horizon]
+        held = [*ended, *beside.static_codes.T]
+        pairs = zip(beside.levels, held, strict=True)
+        self.vectors = nn.ModuleList(_vectors(levels, codes) for levels, codes in pairs)
+        widths = [_width(levels) for levels in beside.levels]
         self.size = sum(widths)
         places = 2 + len(look.lags)
         inputs = beside.known_numbers * (1 + places) + sum(widths[: self.known]) * places
         self.ahead = bool(inputs)
         if self.ahead:
-            self.linear = nn.Linear(inputs, 1, bias=False)
+            self.effects = nn.Linear(hidden + self.size, inputs)
+            nn.init.zeros_(self.effects.weight)
+            nn.init.zeros_(self.effects.bias)
             self.inputs = nn.Linear(inputs, _UNITS, bias=False)
-            self.state = nn.Linear(hidden, _UNITS)
+            self.state = nn.Linear(hidden + self.size, _UNITS)
             self.step = nn.Parameter(torch.zeros(look.horizon, _UNITS))
-            self.out = nn.Linear(_UNITS, 2)
-            for weight in (self.linear.weight, self.out.weight, self.out.bias):
-                nn.init.zeros_(weight)
+            self.out = nn.Linear(_UNITS, 2, bias=False)
+            with torch.no_grad():
+                self.out.weight.mul_(0.1)
 
     def features(self, told: Told) -> Tensor:
         """The vectors of the categories at origins: (T, B, size)."""
@@ -56,9 +64,11 @@ class Conditioned(nn.Module):
         if not self.ahead:
             return torch.zeros_like(expected)
         d = torch.cat([told.ahead, *self._steps(told.ahead_codes)], dim=-1)
-        v = torch.relu(self.state(u)[..., None, :] + self.inputs(d) + self.step)
+        state = torch.cat([u, self.features(told)[-len(u) :]], dim=-1)
+        linear = (self.effects(state)[..., None, :] * d).sum(dim=-1)
+        v = torch.relu(self.state(state)[..., None, :] + self.inputs(d) + self.step)
         often, sized = self.out(v).unbind(-1)
-        return (self.linear(d)[..., 0] + often) * told.usual + sized * expected
+        return (linear + often) * told.usual + sized * expected
 
     def _steps(self, codes: Tensor) -> list[Tensor]:
         """Of each known category its vector at the step, and what it differs by from elsewhere."""
@@ -70,8 +80,16 @@ class Conditioned(nn.Module):
         return found
 
 
-def _vectors(levels: int) -> nn.Embedding:
-    """Zeros: a level that is never trained on says as much as one that is not known."""
-    layer = nn.Embedding(levels, min(8, max(2, levels // 2)), padding_idx=0)
-    nn.init.zeros_(layer.weight)
+def _width(levels: int) -> int:
+    return min(8, max(2, levels // 2))
+
+
+def _vectors(levels: int, trained: Tensor) -> nn.Embedding:
+    """A level that is not trained on is zeros: it says as much as one that is not known."""
+    layer = nn.Embedding(levels, _width(levels), padding_idx=0)
+    absent = torch.ones(levels, dtype=torch.bool)
+    absent[trained.flatten()] = False
+    with torch.no_grad():
+        layer.weight.mul_(0.5)
+        layer.weight[absent] = 0.0
     return layer

@@ -89,6 +89,10 @@ class Column:
     role: Role
     levels: tuple[str, ...] | None = None
 
+    def __str__(self) -> str:
+        kind = "numbers" if self.levels is None else f"{len(self.levels)} levels"
+        return f"{self.name} ({self.role}, {kind})"
+
     def read(self, cells: pl.Series) -> pl.Series:
         """Numbers, or codes of levels: float64, null where nothing is given or it is no number."""
         if self.levels is None:

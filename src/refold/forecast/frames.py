@@ -18,6 +18,7 @@ from .forecaster import Fitted, fit_panel, further, on_panel, refuse_outside
 from .intervals import Calibration, Sides, calibrate, check_levels
 from .panel import Panel, from_frame, with_future_frame
 from .predicted import needs_calibration
+from .resample import Resample
 from .rows import plain_rows
 from .saved import Saved, read_folder, write_folder
 from .settings import Settings
@@ -46,7 +47,8 @@ class Forecaster:
 
     cell: any cell, or the name of one in the zoo ("gru", "lstm", ...). horizon: how many steps ahead. freq: a
     pandas offset alias; None reads it off the stamps. seasons: in steps; None takes those of the
-    calendar. covariates: names of columns beside the target. Everything else is in `Settings`.
+    calendar. covariates: names of columns beside the target. resample: a step to bring irregular
+    stamps to, as "D" or Resample("D", "sum"). Everything else is in `Settings`.
 
     Errors  DataError for a table that cannot be forecast, naming series, stamp and row.
 
@@ -69,6 +71,7 @@ class Forecaster:
         seed: int | None = None,
         settings: Settings | None = None,
         covariates: Covariates = NO_COVARIATES,
+        resample: str | Resample | None = None,
     ) -> None:
         _check(horizon, freq, seasons)
         chosen = settings or Settings()
@@ -78,6 +81,7 @@ class Forecaster:
         self.freq = freq
         self.seasons = seasons
         self.covariates = covariates
+        self.resample = Resample(resample) if isinstance(resample, str) else resample
         self._fitted: Fitted | None = None
         self._panel: Panel | None = None
         self.calibration: Calibration | None = None
@@ -104,7 +108,7 @@ class Forecaster:
 
     def fit(self, frame: Any) -> Forecaster:
         """Learn from a long frame (pandas, polars or Arrow) with unique_id, ds and y."""
-        panel = from_frame(frame, self.freq, self.seasons, covariates=self.covariates)
+        panel = self._read(frame)
         self.fitted = fit_panel(panel, self.horizon, self.settings)
         self.calibration = None
         self._kind = Kind.of(frame, panel)
@@ -202,7 +206,7 @@ class Forecaster:
         if frame is None:
             panel = self._used("backtest", "or pass a frame").panel
         else:
-            panel = from_frame(frame, self.freq, self.seasons, covariates=self.covariates)
+            panel = self._read(frame)
             kind = Kind.of(frame, panel)
         levels = () if level is None else check_levels(level)
         found = backtest_panel(
@@ -263,9 +267,14 @@ class Forecaster:
             seasons=panel.seasons,
             settings=saved.fitted.settings,
             covariates=of_columns(panel.columns),
+            resample=panel.resample,
         )
         model.fitted, model.calibration, model._kind = saved.fitted, saved.calibration, saved.kind
         return model
+
+    def _read(self, frame: Any) -> Panel:
+        named = {"covariates": self.covariates, "resample": self.resample}
+        return from_frame(frame, self.freq, self.seasons, **named)
 
     def _used(self, verb: str, other: str = "") -> Fitted:
         return self.fitted or self._trained(verb, other)

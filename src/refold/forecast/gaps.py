@@ -83,7 +83,11 @@ def _places(
         at = int(off.argmax())
         fact = f"series {name}, row {group['row'][at]}: {calendar.text(stamps[at])} does not fall "
         fact += f"on {frequency.unit} ({frequency.alias}) counted from {calendar.text(stamps[0])}"
-        raise DataError(fact, "move that stamp, or name the spacing (--freq, freq=)", where)
+        raise DataError(
+            fact,
+            "move that stamp, name the spacing (--freq, freq=), or bring all to one (--resample)",
+            where,
+        )
     return position.astype(np.int64)
 
 
@@ -98,4 +102,4 @@ def _refuse_sparse(
     span += f"{calendar.text(stamps[at + 1])} (row {group['row'][at + 1]})"
     fact = f"series {group['unique_id'][0]} has {seen:,} values on {places[-1] + 1:,} "
     fact += f"{frequency.unit}; the widest gap is between {span}"
-    raise DataError(fact, "mend that stamp, or name a wider spacing (--freq, freq=)", where)
+    raise DataError(fact, "mend that stamp, or name a wider spacing (--freq, --resample)", where)

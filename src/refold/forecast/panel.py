@@ -35,6 +35,7 @@ from .covariates import (
     with_future,
 )
 from .gaps import observed_rows, on_grid
+from .resample import Resample, resampled
 from .seasons import find_seasons
 from .series import Series
 from .stamps import (
@@ -57,7 +58,8 @@ class Panel:
     """Series of one frequency, of any lengths.
 
     seasons: in steps, shortest first, () for none. clock: what the stamps mean where a time zone
-    was given. notes: what was inferred, in words. columns: the covariates that every series has.
+    was given. notes: what was inferred, in words. columns: the covariates that every series has. resample:
+    what rows were brought to, where they were.
     """
 
     series: tuple[Series, ...]
@@ -66,6 +68,7 @@ class Panel:
     clock: Clock | None = None
     notes: tuple[str, ...] = ()
     columns: tuple[Column, ...] = ()
+    resample: Resample | None = None
 
     @property
     def season(self) -> int:
@@ -109,6 +112,7 @@ def from_table(
     seasons: Sequence[int] | None = None,
     holdout: int = 0,
     like: Panel | None = None,
+    resample: Resample | None = None,
 ) -> Panel:
     """The panel of a file. The last `holdout` points of a series do not take part in the search
     for seasons. With `like`, rows are read as those of that panel: its clock, its frequency."""
@@ -116,7 +120,9 @@ def from_table(
     frame = table.frame
     frame = frame.with_columns(_values(frame, table.columns.target, where))
     frame = _stamped(frame, f"{where}, column {table.columns.time}")
-    return _panel(frame, freq, seasons, holdout, where, table.notes, like, table.covariates)
+    return _panel(
+        frame, freq, seasons, holdout, where, table.notes, like, table.covariates, resample
+    )
 
 
 def from_frame(
@@ -126,6 +132,7 @@ def from_frame(
     holdout: int = 0,
     like: Panel | None = None,
     covariates: Covariates = NO_COVARIATES,
+    resample: Resample | None = None,
 ) -> Panel:
     """The panel of a long data frame (pandas, polars, Arrow) with unique_id, ds, y.
 
@@ -138,7 +145,7 @@ def from_frame(
     where = "frame"
     names = tuple(c.name for c in like.columns) if like else covariates.names
     stamped = _read_frame(frame, where, ("ds", "y", *names), names)
-    return _panel(stamped, freq, seasons, holdout, where, (), like, covariates)
+    return _panel(stamped, freq, seasons, holdout, where, (), like, covariates, resample)
 
 
 def with_future_frame(panel: Panel, frame: Any) -> Panel:
@@ -292,9 +299,18 @@ def _panel(
     notes: Sequence[str],
     like: Panel | None,
     covariates: Covariates,
+    resample: Resample | None,
 ) -> Panel:
     frame, clock = _on_one_clock(_whole(frame, where), where, like)
     told = [] if clock is None else [clock.note]
+    resample = like.resample if like else resample
+    if resample:
+        names = [c.name for c in like.columns] if like else covariates.names
+        count, frame = frame.height, resampled(frame, resample, names, where)
+        told.append(
+            f"{count:,} rows brought to {frame.height:,} of {resample.step}: {resample.aggregate}"
+        )
+        freq = freq or resample.step
     placed = _ordered(frame)
     if not placed["row"].equals(frame["row"]):
         told.append("rows were not in order of time: sorted")
@@ -316,9 +332,12 @@ def _panel(
     found, how = find_seasons([s.filled(()).values for s in series], frequency, seasons, holdout)
     said = "given" if freq else "read off the stamps"
     notes = (*notes, *told, f"frequency {frequency.alias} ({frequency.unit}), {said}", how)
-    notes += _of_missing(series)
+    notes += (
+        *_of_missing(series),
+        *(["covariates: " + ", ".join(map(str, columns))] * bool(columns)),
+    )
     filled = tuple(s.filled(found) for s in series)
-    return Panel(filled, frequency, found, clock, notes, columns)
+    return Panel(filled, frequency, found, clock, notes, columns, resample)
 
 
 def _read_covariates(frame: pl.DataFrame, columns: Sequence[Column], where: str) -> pl.DataFrame:

@@ -39,6 +39,7 @@ from .forecaster import Fitted, pasts_at_end
 from .intervals import Calibration
 from .lookback import Lookback
 from .panel import Panel, Series
+from .resample import Resample
 from .sequences import scaled
 from .settings import Settings
 from .table import Columns
@@ -52,7 +53,18 @@ _WHAT = "refold forecaster"
 # Records that a document may hold; their fields are theirs to name. Everything else is refused.
 _RECORDS: dict[str, Callable[..., Any]] = {
     record.__name__: record
-    for record in (Settings, Course, Look, Lookback, Frequency, Clock, Columns, Column, Standard)
+    for record in (
+        Settings,
+        Course,
+        Look,
+        Lookback,
+        Frequency,
+        Clock,
+        Columns,
+        Column,
+        Standard,
+        Resample,
+    )
 }
 
 Document = dict[str, Any]
@@ -148,6 +160,7 @@ def _apart(saved: Saved) -> tuple[Tensors, Document]:
             "clock": _spelled(panel.clock),
             "notes": list(panel.notes),
             "columns": [_spelled(column) for column in panel.columns],
+            "resample": _spelled(panel.resample),
         },
         "model": model,
         "calibration": None,
@@ -170,6 +183,7 @@ def _together(tensors: Tensors, document: Document, path: Path) -> Saved:
         clock=_meant(about["clock"], path),
         notes=tuple(about["notes"]),
         columns=tuple(_meant(each, path) for each in about.get("columns", ())),
+        resample=_meant(about.get("resample"), path),
     )
     settings = _meant(document["settings"], path)
     horizon, model = document["horizon"], document["model"]
