@@ -44,7 +44,7 @@ PEERS = {
     336: (".444", ".487", ".481"),
     720: (".446", ".503", ".519"),
 }
-MEANS = (".417", ".454", ".456")
+MEANS = (".4165", ".454", ".456")
 
 
 def read(path: Path, hours: int) -> Panel:
@@ -123,7 +123,7 @@ def row(name: str, found: Sequence[dict], peers: Sequence[str]) -> list[str]:
     seeds = sorted({one["seed"] for one in found})
     each = [np.mean([one["MSE"] for one in found if one["seed"] == seed]) for seed in seeds]
     spread = f"{np.std(each):.4f}" if len(seeds) > 1 else "-"
-    figures = [f"{squared:.3f}", f"{absolute:.3f}", str(len(seeds)), spread]
+    figures = [f"{squared:.4f}", f"{absolute:.4f}", str(len(seeds)), spread]
     return [name, *figures, *peers, f"{seconds / 60:.1f}"]
 
 

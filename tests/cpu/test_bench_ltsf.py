@@ -44,4 +44,4 @@ def test_a_row_holds_means_over_seeds():
     found = [
         {"seed": seed, "MSE": mse, "MAE": 0.5, "seconds": 60} for seed, mse in ((0, 0.4), (1, 0.42))
     ]
-    assert ltsf.row("96", found, ("a",)) == ["96", "0.410", "0.500", "2", "0.0100", "a", "1.0"]
+    assert ltsf.row("96", found, ("a",)) == ["96", "0.4100", "0.5000", "2", "0.0100", "a", "1.0"]
