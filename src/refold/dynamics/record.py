@@ -1,0 +1,155 @@
+"""The network's dynamics: one system, on one set of data, and all that can be asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from refold.errors import DataError
+
+from .lyapunov import Lyapunov, lyapunov
+from .points import Points, points
+from .spectrum import Spectrum, spectrum
+from .system import System, jacobians
+
+STEPS = 10_000  # of a free run, where none are given
+STARTS = 256
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dynamics:
+    """A map h -> F(h, x), and the states that it is looked at from.
+
+    system  the map; x: the data that drive it, (T, R, m), or None; start: the states before, (R, N)
+    dt      the time that a step takes
+    module  the network or layer it was made of, None for a function
+    remake  gives the same with another value of a parameter, for `bifurcation`
+    """
+
+    system: System
+    x: Tensor | None
+    start: Tensor
+    dt: float
+    module: nn.Module | None
+    remake: Callable[[str, float], Dynamics]
+    given_state: bool
+
+    # Along a run ------------------------------------------------------------------------------------------------------
+
+    def states(self, steps: int | None = None) -> Tensor:
+        """The states of a run, (T + 1, R, N), the start first: along the data, or free for so many steps."""
+        x = self._along(steps)
+        return torch.cat([self.start.unsqueeze(0), self.system.run(self.start, x)])
+
+    def jacobians(self, states: Any = None, x: Any = None) -> Tensor:
+        """dF/dh at states (R, N), (R, N, N), with an input (m,) or (R, m), 0 where none is given."""
+        h = self.start if states is None else self._rows(states)
+        return jacobians(self.system, h, self._held(x))
+
+    def lyapunov(
+        self, k: int | None = None, *, steps: int | None = None, warm_up: int | None = None
+    ) -> Lyapunov:
+        """The k largest Lyapunov exponents: along the data, or of a free run of so many steps (10,000).
+
+        warm_up  steps at first that are left out, a tenth of all where it is not given. Without k all exponents are
+                 found where the state has up to 16 numbers, else the 8 largest
+
+        Errors  DataError for a k or a warm-up that cannot be, and for states that leave the finite numbers
+        """
+        x = self._along(steps)
+        number = (self.system.size if self.system.size <= 16 else 8) if k is None else k
+        left = len(x) // 10 if warm_up is None else warm_up
+        driven = self.x is not None
+        return lyapunov(self.system, self.start, x, number, left, self.dt, driven)
+
+    # At a constant input ----------------------------------------------------------------------------------------------
+
+    def spectrum(self, at: Any = None, x: Any = None) -> Spectrum:
+        """Eigen- and singular values of the Jacobian at a state (N,), the start where none is given."""
+        state = self.start[:1] if at is None else self._rows(at)
+        return spectrum(jacobians(self.system, state[:1], self._held(x))[0], state[0])
+
+    def fixed_points(
+        self,
+        starts: int | Tensor = STARTS,
+        x: Any = None,
+        *,
+        seed: int = 0,
+        tolerance: float = 1e-10,
+        follow: int = 0,
+    ) -> Points:
+        """Where F(h, x) = h at a constant input x (m,), 0 where none is given.
+
+        starts     states (R, N) to look from, or how many: these are drawn from the run along the data or, where there
+                   are no data, around the start, each with noise of the run's own spread (of 1 without a run)
+        tolerance  of |F(h) - h|, relative to 1 + |h|
+        follow     run the system from every start for so many steps, and say what share comes to which point
+        """
+        return self.cycles(1, starts, x, seed=seed, tolerance=tolerance, follow=follow)
+
+    def cycles(
+        self,
+        p: int,
+        starts: int | Tensor = STARTS,
+        x: Any = None,
+        *,
+        seed: int = 0,
+        tolerance: float = 1e-10,
+        follow: int = 0,
+    ) -> Points:
+        """States that come back after p steps and not before, as `fixed_points`."""
+        if isinstance(p, bool) or not isinstance(p, int) or p < 1:
+            raise DataError(f"p is {p!r}", "give a whole number of steps, at least 1", "cycles(p)")
+        h = self._starts(starts, seed)
+        given = {"period": p, "tolerance": tolerance, "follow": follow}
+        return points(self.system, h, self._held(x), **given)  # type: ignore[arg-type]
+
+    # What is given ----------------------------------------------------------------------------------------------------
+
+    def _along(self, steps: int | None) -> Tensor:
+        """The inputs of a run, (T, R, m)."""
+        if self.x is None:
+            return self.start.new_zeros(steps or STEPS, len(self.start), self.system.inputs)
+        if steps is not None and not 0 < steps <= len(self.x):
+            fact = f"steps is {steps}, and the data have {len(self.x)}"
+            raise DataError(fact, "leave steps out, or ask for fewer", "rf.dynamics(x=...)")
+        return self.x[:steps]
+
+    def _held(self, x: Any) -> Tensor:
+        """A constant input, (1, m) or (R, m)."""
+        inputs = self.system.inputs
+        if x is None:
+            return self.start.new_zeros(1, inputs)
+        held = torch.as_tensor(x, dtype=torch.float64).reshape(-1, max(inputs, 1))
+        if not inputs:
+            fact = f"an input is given, and {self.system.name} reads none"
+            raise DataError(fact, "leave x out", "x=...")
+        return held
+
+    def _rows(self, states: Any) -> Tensor:
+        rows = torch.as_tensor(states, dtype=torch.float64)
+        rows = rows.unsqueeze(0) if rows.ndim < 2 else rows
+        if rows.ndim != 2 or rows.shape[-1] != self.system.size:
+            fact = f"states have the shape {tuple(rows.shape)}, and each has {self.system.size} numbers"
+            raise DataError(fact, f"give (N,) or (R, N), in the order {self.order}", "states")
+        return rows
+
+    def _starts(self, starts: int | Tensor | Sequence[float], seed: int) -> Tensor:
+        if not isinstance(starts, int):
+            return self._rows(starts)
+        random = torch.Generator().manual_seed(seed)
+        along = self.start if self.x is None else self.states().flatten(0, 1)
+        spread = along.std(0) if len(along) > 1 else torch.ones_like(along[0])
+        spread = torch.where(spread > 0, spread, 1.0)
+        chosen = along[torch.randint(len(along), (starts,), generator=random)]
+        noise = torch.randn(starts, self.system.size, generator=random, dtype=torch.float64)
+        return chosen + spread * noise
+
+    @property
+    def order(self) -> str:
+        """The states in the order in which they lie in a row, with their sizes."""
+        return ", ".join(f"{part.label} ({part.size})" for part in self.system.parts)

@@ -1,0 +1,105 @@
+"""Roots of F(h) - h from many starts at once: Newton's method with exact Jacobians, damped where it overshoots.
+
+A row that Newton's direction no longer improves goes on by Levenberg and Marquardt's steps, down q = |F(h) - h|^2 / 2,
+to a root after all or to a slow point: a minimum of q where the state nearly rests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .system import System
+
+SHORTEST = 2.0**-12  # of a Newton step that is still tried
+ENOUGH = 1e-4  # of the decrease that the slope promises (Armijo)
+FLAT = 1e-9  # gradient of q, relative to its parts, at which a row has arrived
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Roots:
+    """Where each start ended.
+
+    Shapes  states (R, N), speeds (R,): |F(h) - h|
+    """
+
+    states: Tensor
+    speeds: Tensor
+
+
+def solve(system: System, starts: Tensor, x: Tensor, tolerance: float, iterations: int) -> Roots:
+    """Look for a root from each start, (R, N), at a constant input (1, m)."""
+    h = starts.clone()
+    speeds = (system.step(h, x) - h).norm(dim=-1)
+    active = _finite(speeds).nonzero()[:, 0]
+    stuck: list[Tensor] = []
+    for _ in range(iterations):
+        active = active[speeds[active] > tolerance]
+        if not len(active):
+            break
+        moved, found, better = _newton(system, h[active], x)
+        h[active], speeds[active] = moved, found
+        stuck.append(active[~better])
+        active = active[better]
+    rest = torch.cat([*stuck, active])
+    if len(rest):
+        h[rest], speeds[rest] = _descend(system, h[rest], x, tolerance, iterations)
+    return Roots(h, torch.where(_finite(speeds), speeds, torch.inf))
+
+
+def _newton(system: System, h: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """One step for each row, halved until |F(h) - h| falls: (states, speeds, whether it fell)."""
+    after, jacobian = system.linear(h, x)
+    miss = after - h
+    jacobian.diagonal(dim1=-2, dim2=-1).sub_(1)
+    direction, info = torch.linalg.solve_ex(jacobian, -miss)
+    speeds, best = miss.norm(dim=-1), h.clone()
+    waiting = ((info == 0) & direction.isfinite().all(-1)).nonzero()[:, 0]
+    better = torch.zeros(len(h), dtype=torch.bool)
+    share = 1.0
+    while len(waiting) and share >= SHORTEST:
+        tried = h[waiting] + share * direction[waiting]
+        found = (system.step(tried, x) - tried).norm(dim=-1)
+        fell = found <= (1 - ENOUGH * share) * speeds[waiting]
+        rows = waiting[fell]
+        best[rows], speeds[rows], better[rows] = tried[fell], found[fell], True
+        waiting, share = waiting[~fell], share / 2
+    return best, speeds, better
+
+
+def _descend(
+    system: System, h: Tensor, x: Tensor, tolerance: float, iterations: int
+) -> tuple[Tensor, Tensor]:
+    """Levenberg-Marquardt, each row with a damping of its own."""
+    h = h.clone()
+    speeds = (system.step(h, x) - h).norm(dim=-1)
+    damping = torch.full_like(speeds, 1e-3)
+    active = torch.arange(len(h))
+    for _ in range(iterations):
+        if not len(active):
+            break
+        after, a = system.linear(h[active], x)
+        miss = after - h[active]
+        a.diagonal(dim1=-2, dim2=-1).sub_(1)
+        slope = (a.mT @ miss.unsqueeze(-1)).squeeze(-1)
+        square = a.mT @ a
+        size = square.diagonal(dim1=-2, dim2=-1).amax(-1).clamp(min=1e-30)
+        square.diagonal(dim1=-2, dim2=-1).add_((damping[active] * size).unsqueeze(-1))
+        factor, info = torch.linalg.cholesky_ex(square)
+        step = torch.cholesky_solve(slope.unsqueeze(-1), factor).squeeze(-1)
+        tried = h[active] - step
+        found = (system.step(tried, x) - tried).norm(dim=-1)
+        fell = (found < speeds[active]) & (info == 0)
+        rows = active[fell]
+        h[rows], speeds[rows] = tried[fell], found[fell]
+        damping[active] = torch.where(fell, damping[active] / 5, damping[active] * 4)
+        flat = slope.norm(dim=-1) <= FLAT * size.sqrt() * miss.norm(dim=-1)
+        done = (speeds[active] <= tolerance) | flat | (damping[active] > 1e12)
+        active = active[~done]
+    return h, speeds
+
+
+def _finite(speeds: Tensor) -> Tensor:
+    return speeds.isfinite()
