@@ -167,6 +167,17 @@ class Folded:
         widths = self.levels[0].equation.inputs
         return tuple(p.contiguous() for p in x.split(widths, -1)) if widths else ()
 
+    def first_inputs(self, h: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+        """What the lowest layer reads."""
+        return self._cut(x) if self.head is None else (self._fed_back(h)[0],)
+
+    @property
+    def constant(self) -> bool:
+        """Whether the Jacobian is the same at every state, which is read from the equation."""
+        h = torch.zeros(2, self.size, dtype=torch.float64)
+        slopes = self._through(h, h.new_zeros(2, self.inputs), True)[1]
+        return all(len(s) == 1 for by in slopes.values() for s in by.values())
+
     def _through(self, h: Tensor, x: Tensor, slopes: bool) -> tuple[Tensor, dict[str, Slopes]]:
         """All layers, one step on: the new states, and by each the slopes."""
         below, by = self._fed_back(h) if self.head is not None else (x, {})
@@ -255,7 +266,9 @@ def _level(equation: Equation, parts: tuple[Part, ...], reads: bool) -> Level:
     around: tuple[Any, ...] = (CPU, torch.float64)
     reference = build(equation.cell, equation.letters, "reference", *around)
     assert isinstance(reference, Reference)
-    compiled = build(equation.cell, equation.letters, "auto", *around)
+    # Compiled code refuses inputs without a feature, which an undriven network has.
+    fast = "auto" if all(equation.inputs) else "reference"
+    compiled = build(equation.cell, equation.letters, fast, *around)
     like = torch.empty(0, dtype=torch.float64)
     values = fixed(reference.once, Call(0, (), (like,), equation.params))
     kinds = ("state", "input") if reads else ("state",)

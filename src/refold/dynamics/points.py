@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .solve import solve
+from .solve import Roots, solve
 from .system import Repeated, System, jacobians
 
 ON_CIRCLE = 1e-6  # how far from 1 the modulus of a multiplier may be to count as neither growing nor falling
+CERTAIN = 1e-7  # how far a root may still be from where the solver stopped, relative to 1 + |h|
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,15 +117,13 @@ def points(
     """
     repeated = Repeated(system, period) if period > 1 else system
     roots = solve(repeated, starts, x, tolerance, iterations)
-    scale = 1 + roots.states.norm(dim=-1)
-    exact = roots.speeds <= tolerance * scale
+    exact = _is_root(repeated, roots, x, tolerance)
     groups = _grouped(roots.states[exact], roots.speeds[exact], distance)
     found = [_point(system, repeated, g, x, period, len(starts)) for g in groups]
     kept = _different([p for p in found if _smallest(p, distance) == period], distance)
     if follow:
         kept = _with_basins(system, kept, starts, x, follow, distance)
-    # A minimum on whose way a root lies is no slow point of its own.
-    slow = ~exact & (roots.speeds <= slower) & roots.speeds.isfinite()
+    slow = ~exact & (roots.speeds <= slower) & _near(roots.states, starts)
     found_slow = _grouped(roots.states[slow], roots.speeds[slow], max(distance, 1e-2))
     rows = [g[0] for g in found_slow]
     empty = starts.new_empty(0, system.size)
@@ -137,6 +136,30 @@ def points(
         len(starts),
         int((~exact & ~slow).sum()),
     )
+
+
+def _is_root(system: System, roots: Roots, x: Tensor, tolerance: float) -> Tensor:
+    """Whether a root is where Newton stopped: small speeds, and a next step that would hardly move.
+
+    Where units saturate the state nearly rests everywhere, and a small speed alone means nothing.
+    """
+    close = roots.speeds <= tolerance * (1 + roots.states.norm(dim=-1))
+    rows = close.nonzero()[:, 0]
+    if len(rows):
+        h = roots.states[rows]
+        after, a = system.linear(h, x)
+        a.diagonal(dim1=-2, dim2=-1).sub_(1)
+        step = torch.linalg.solve_ex(a, after - h)[0].norm(dim=-1)
+        still = step <= CERTAIN * (1 + h.norm(dim=-1))
+        close[rows] = still | (after == h).all(-1)
+    return close
+
+
+def _near(states: Tensor, starts: Tensor) -> Tensor:
+    """Within the box of the starts, widened by its own size on all sides."""
+    low, high = starts.amin(0), starts.amax(0)
+    wide = high - low
+    return ((states >= low - wide) & (states <= high + wide)).all(-1)
 
 
 Group = tuple[Tensor, float, int]  # a state, its speed, how many came to it

@@ -10,14 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from refold.errors import DataError
+from refold.nn.layer import Recurrent
+from refold.nn.wiring import Network
+from refold.train.errors import Loss
+from refold.train.gradients.lags import lag_curve
 
 from .lyapunov import Lyapunov, lyapunov
+from .memory import Memory, memory
 from .points import Points, points
 from .spectrum import Spectrum, spectrum
 from .system import System, jacobians
+from .verdict import Verdict, verdict
 
 STEPS = 10_000  # of a free run, where none are given
 STARTS = 256
+LAGS = 100
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,6 +72,39 @@ class Dynamics:
         left = len(x) // 10 if warm_up is None else warm_up
         driven = self.x is not None
         return lyapunov(self.system, self.start, x, number, left, self.dt, driven)
+
+    def memory(self, d: Any = None, *, lags: int | None = None, loss: Loss = "squared") -> Memory:
+        """What is left of a change of the state, or of a gradient, after each lag, at the last step of the data.
+
+        d     a target for the data: the gradients dE(t)/dh(k) of this error are then measured too (`rf.lag_curve`)
+        lags  how far back, 100 where the data are as long
+
+        Errors  DataError for lags longer than the run, and for a target without a network or data
+        """
+        x = self._along(None if self.x is not None else lags or LAGS)
+        error = None
+        if d is not None:
+            if self.x is None or not isinstance(self.module, Network | Recurrent):
+                fact = "a target is given, and there are no data" if self.x is None else "a target is given to a function"
+                remedy = "give rf.dynamics an rf.Network or rf.Recurrent, and x"
+                raise DataError(fact, remedy, "memory(d)")
+            error = lag_curve(*self._user(d), loss)
+        states = torch.cat([self.start.unsqueeze(0), self.system.run(self.start, x)[:-1]])
+        return memory(self.system, states, x, min(LAGS, len(x)) if lags is None else lags, error)
+
+    def verdict(self, lags: int | None = None) -> Verdict:
+        """Whether gradients vanish, explode, or neither, how certain that is, and what to try.
+
+        A fall to less than 1/100 over the lags (100, or as many as the data have) is called vanishing, a growth to more
+        than 100 times exploding.
+        """
+        alone = self.x is None and not self.given_state
+        x = self._along(None if self.x is not None else lags or LAGS)
+        number = min(LAGS, len(x)) if lags is None else lags
+        states = None
+        if not alone:
+            states = torch.cat([self.start.unsqueeze(0), self.system.run(self.start, x)[:-1]])
+        return verdict(self.system, self.start, states, x, number)
 
     # At a constant input ----------------------------------------------------------------------------------------------
 
@@ -118,6 +158,13 @@ class Dynamics:
             fact = f"steps is {steps}, and the data have {len(self.x)}"
             raise DataError(fact, "leave steps out, or ask for fewer", "rf.dynamics(x=...)")
         return self.x[:steps]
+
+    def _user(self, d: Any) -> tuple[Any, Tensor, Tensor]:
+        """The network and its data as the user has them, for what trains it."""
+        module = self.module
+        assert self.x is not None and isinstance(module, Network | Recurrent)
+        like = next(module.parameters())
+        return module, self.x.to(like), torch.as_tensor(d)
 
     def _held(self, x: Any) -> Tensor:
         """A constant input, (1, m) or (R, m)."""
