@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +16,12 @@ from refold.nn.wiring import Network
 from refold.train.errors import Loss
 from refold.train.gradients.lags import lag_curve
 
+from .bifurcation import Bifurcation, events
 from .lyapunov import Lyapunov, lyapunov
 from .memory import Memory, memory
+from .ode import Ode, ode
 from .points import Points, points
+from .portrait import Portrait, portrait
 from .spectrum import Spectrum, spectrum
 from .system import System, jacobians
 from .verdict import Verdict, verdict
@@ -148,6 +152,68 @@ class Dynamics:
         given = {"period": p, "tolerance": tolerance, "follow": follow}
         return points(self.system, h, self._held(x), **given)  # type: ignore[arg-type]
 
+    def bifurcation(
+        self,
+        parameter: str,
+        values: Sequence[float] | Tensor,
+        *,
+        x: Any = None,
+        starts: int = 32,
+        steps: int = 500,
+        keep: int = 32,
+        exponents: bool = False,
+    ) -> Bifurcation:
+        """Fixed points, and where long runs end, for each value of a parameter; and the values where they change.
+
+        parameter  of a function: one of its keywords; of a layer: its name in the equation. What has one number is set
+                   to the value, an element "W_h[0, 1]" too, and a whole matrix or vector is multiplied by it
+        steps      of the runs, of which the last `keep` are kept; exponents: also their largest Lyapunov exponent
+        """
+        held = [float(v) for v in values]
+        found: list[Points] = []
+        attractors, largest = [], []
+        for value in held:
+            made = self.remake(parameter, value)
+            found.append(_near(made, starts, found[-1].states if found else None, x))
+            h = made._starts(8, 0)
+            gone = made.system.run(h, made._held(x).expand(steps, len(h), -1))
+            attractors.append(gone[-keep:].transpose(0, 1))
+            free = Dynamics(made.system, None, made.start[:1], made.dt, None, made.remake, True)
+            largest.append(float(free.lyapunov(1, steps=steps).exponents) if exponents else math.nan)
+
+        def find(value: float, states: Tensor | None) -> Points:
+            return _near(self.remake(parameter, value), starts, states, x)
+
+        return Bifurcation(
+            parameter,
+            torch.tensor(held, dtype=torch.float64),
+            tuple(found),
+            torch.stack(attractors),
+            torch.tensor(largest),
+            events(held, found, find),
+        )
+
+    def phase_portrait(self, size: int = 21, x: Any = None, *, margin: float = 0.25) -> Portrait:
+        """Where states go in a step, on a grid around the run: along the state's own axes where it has one or two
+        numbers, else in the plane of its two principal axes. `margin`: how far beyond the run, as a share of its width.
+        """
+        runs = self.states(None if self.x is not None else 200)
+        return portrait(self.system, runs, self.fixed_points(64, x), self._held(x), size, margin)
+
+    def ode(self, method: str = "exact", at: Any = None, x: Any = None) -> Ode:
+        """The network as a differential equation, at a state (N,) (the start) and a constant input: see `ode.Ode`.
+
+        method  "exact", "tustin", "taylor" or "euler"
+
+        Errors  RefoldError, with the reason, where there is none
+        """
+        state = self.start[0] if at is None else self._rows(at)[0]
+        return ode(self.system, state, self._held(x), method, self.dt)
+
+    def __str__(self) -> str:
+        driven = "no data" if self.x is None else f"data of {len(self.x)} steps, {self.x.shape[1]} row(s)"
+        return f"{self.system.name}: {self.order}; {driven}\n{self.verdict()}"
+
     # What is given ----------------------------------------------------------------------------------------------------
 
     def _along(self, steps: int | None) -> Tensor:
@@ -200,3 +266,13 @@ class Dynamics:
     def order(self) -> str:
         """The states in the order in which they lie in a row, with their sizes."""
         return ", ".join(f"{part.label} ({part.size})" for part in self.system.parts)
+
+
+def _near(dynamics: Dynamics, starts: int, states: Tensor | None, x: Any) -> Points:
+    """Fixed points, looked for around the start and around states that are known."""
+    drawn = dynamics._starts(starts, 0)
+    if states is not None and len(states):
+        random = torch.Generator().manual_seed(1)
+        noise = torch.randn(len(states), states.shape[1], generator=random, dtype=states.dtype)
+        drawn = torch.cat([drawn, states, states + 0.1 * noise])
+    return dynamics.fixed_points(drawn, x)

@@ -18,7 +18,8 @@ from refold.ir.gates import keeping
 from .folded import Folded
 from .gains import gains
 from .memory import memory
-from .spectrum import ROUNDING, spectrum
+from .points import ON_CIRCLE
+from .spectrum import spectrum
 from .system import System, jacobians
 
 FACTOR = 100.0  # a gradient that falls below 1 / 100 of itself over the lags vanishes, above 100 times it explodes
@@ -75,9 +76,9 @@ def _linear(system: System, jacobian: Tensor, h: Tensor, bound: float, radius: f
     """The Jacobian is the same everywhere: here eigenvalues do decide."""
     found = spectrum(jacobian, h)
     told = f"the network is linear with spectral radius {radius:.4g}"
-    if radius > 1 + ROUNDING:
+    if radius > 1 + ON_CIRCLE:
         kind, told = "explode", f"{told}, and a gradient grows by {math.log(radius):.3g} nats a step"
-    elif radius < 1 - ROUNDING:
+    elif radius < 1 - ON_CIRCLE:
         kind = "vanish"
         told += f", and a gradient falls by {-math.log(max(radius, 1e-300)):.3g} nats a step"
         if found.peak > 1:
