@@ -19,7 +19,7 @@ from refold.nn.dropin import Layers
 from refold.nn.layer import Recurrent
 
 from .derivative import Derivative, Slopes, plus, width_of
-from .system import Part, side_by_side
+from .system import Part, side_by_side, with_jacobian
 
 CPU = torch.device("cpu")
 WHERE = "rf.dynamics(layer)"
@@ -205,9 +205,8 @@ class Folded:
         place = top.reference.plan.output_state
         assert place is not None
         part = top.parts[place]
-        y = h[:, part.place]
-        slope = torch.func.vmap(torch.func.jacrev(self.head))(y)
-        return self.head(y), {part.label: slope}
+        x, slope = with_jacobian(self.head, h[:, part.place])
+        return x, {part.label: slope}
 
 
 def _one(

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.func import jacfwd, vmap
+from torch.func import vmap
 
 from refold.errors import DataError
 
@@ -95,6 +95,7 @@ class Function(Stepping):
         self.name, self.inputs, self._function = name, inputs, function
         self.parts = (Part("", "h", 0, size),)
         self._check(size)
+        self._mapped = self._can_be_mapped(size)
 
     def one(self, h: Tensor, x: Tensor) -> Tensor:
         """F of one state, (N,)."""
@@ -103,15 +104,13 @@ class Function(Stepping):
     def step(self, h: Tensor, x: Tensor) -> Tensor:
         if len(h) == 1:
             return self.one(h[0], x[0]).unsqueeze(0)
-        return vmap(self.one)(h, x.expand(len(h), -1))
+        given = x.expand(len(h), -1)
+        if self._mapped:
+            return vmap(self.one)(h, given)
+        return torch.stack([self.one(*row) for row in zip(h, given, strict=True)])
 
     def linear(self, h: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        def twice(h: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-            after = self.one(h, x)
-            return after, after
-
-        jacobian, after = vmap(jacfwd(twice, has_aux=True))(h, x.expand(len(h), -1))
-        return after, jacobian
+        return with_jacobian(lambda h: self.step(h, x), h)
 
     def _check(self, size: int) -> None:
         zero = torch.zeros(size, dtype=torch.float64)
@@ -121,6 +120,15 @@ class Function(Stepping):
             fact = f"the state has {size} number(s), and the function gives {told} for it"
             remedy = "return a tensor of the state's own shape, by torch.stack([...]) say"
             raise DataError(fact, remedy, f"rf.dynamics({self.name})")
+
+    def _can_be_mapped(self, size: int) -> bool:
+        """Whether it takes many states at once; a function that looks at a number (`if h[0] > 0`) does not."""
+        two = torch.zeros(2, size, dtype=torch.float64)
+        try:
+            vmap(self.one)(two, two.new_zeros(2, self.inputs))
+        except RuntimeError:
+            return False
+        return True
 
 
 class Repeated(Stepping):
@@ -156,6 +164,23 @@ def flow_map(field: Callable[..., Any], dt: float, substeps: int = 4) -> Callabl
         return h
 
     return step
+
+
+def with_jacobian(function: Callable[[Tensor], Tensor], h: Tensor) -> tuple[Tensor, Tensor]:
+    """A function of rows, (R, N) -> (R, K), each of its own row only, and its derivative (R, K, N), by autograd.
+
+    torch.func would do it in one go, and load torch's compiler for it: three seconds.
+    """
+    with torch.enable_grad():
+        given = h.detach().requires_grad_()
+        after = function(given)
+        if not after.requires_grad:
+            return after, h.new_zeros(*after.shape, h.shape[-1])
+        rows = [
+            torch.autograd.grad(column.sum(), given, retain_graph=True, materialize_grads=True)[0]
+            for column in after.unbind(-1)
+        ]
+    return after.detach(), torch.stack(rows, 1)
 
 
 def jacobians(system: System, h: Tensor, x: Tensor) -> Tensor:
