@@ -117,7 +117,7 @@ def points(
     """
     repeated = Repeated(system, period) if period > 1 else system
     roots = solve(repeated, starts, x, tolerance, iterations)
-    exact = _is_root(repeated, roots, x, tolerance)
+    roots, exact = _settled(repeated, roots, x, tolerance)
     groups = _grouped(roots.states[exact], roots.speeds[exact], distance)
     found = [_point(system, repeated, g, x, period, len(starts)) for g in groups]
     kept = _different([p for p in found if _smallest(p, distance) == period], distance)
@@ -138,21 +138,27 @@ def points(
     )
 
 
-def _is_root(system: System, roots: Roots, x: Tensor, tolerance: float) -> Tensor:
-    """Whether a root is where Newton stopped: small speeds, and a next step that would hardly move.
+def _settled(system: System, roots: Roots, x: Tensor, tolerance: float) -> tuple[Roots, Tensor]:
+    """The roots after one Newton step more, and which of them are roots.
 
-    Where units saturate the state nearly rests everywhere, and a small speed alone means nothing.
+    Where units saturate the state nearly rests everywhere, and a small speed alone means nothing: the step more has to
+    be short, too.
     """
-    close = roots.speeds <= tolerance * (1 + roots.states.norm(dim=-1))
+    states, speeds = roots.states.clone(), roots.speeds.clone()
+    close = speeds <= tolerance * (1 + states.norm(dim=-1))
     rows = close.nonzero()[:, 0]
-    if len(rows):
-        h = roots.states[rows]
-        after, a = system.linear(h, x)
-        a.diagonal(dim1=-2, dim2=-1).sub_(1)
-        step = torch.linalg.solve_ex(a, after - h)[0].norm(dim=-1)
-        still = step <= CERTAIN * (1 + h.norm(dim=-1))
-        close[rows] = still | (after == h).all(-1)
-    return close
+    if not len(rows):
+        return roots, close
+    h = states[rows]
+    after, a = system.linear(h, x)
+    a.diagonal(dim1=-2, dim2=-1).sub_(1)
+    step = torch.linalg.solve_ex(a, h - after)[0]
+    still = step.norm(dim=-1) <= CERTAIN * (1 + h.norm(dim=-1))
+    close[rows] = still | (after == h).all(-1)
+    found = (system.step(h + step, x) - h - step).norm(dim=-1)
+    better = still & (found < speeds[rows])
+    states[rows[better]], speeds[rows[better]] = (h + step)[better], found[better]
+    return Roots(states, speeds), close
 
 
 def _near(states: Tensor, starts: Tensor) -> Tensor:
