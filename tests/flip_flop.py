@@ -8,7 +8,9 @@ from torch import Tensor
 import refold as rf
 
 
-def flip_flop(steps: int, rows: int, random: torch.Generator, rate: float = 0.1) -> tuple[Tensor, Tensor]:
+def flip_flop(
+    steps: int, rows: int, random: torch.Generator, rate: float = 0.1
+) -> tuple[Tensor, Tensor]:
     """(x, d): three channels of rare pulses of -1 or 1, and for each the sign of its last pulse, 0 before the first."""
     pulses = torch.rand(steps, rows, 3, generator=random) < rate
     signs = torch.where(torch.rand(steps, rows, 3, generator=random) < 0.5, -1.0, 1.0)

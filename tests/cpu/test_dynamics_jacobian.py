@@ -1,18 +1,20 @@
 """The map of the state and its Jacobian: against torch's derivative of the layer itself, for every cell."""
 
+from typing import Any, cast
+
 import pytest
 import torch
 from torch.testing import assert_close
 
 import refold as rf
-from refold.dynamics.folded import folded
+from refold.dynamics.folded import Folded, folded
 from refold.dynamics.system import Repeated, jacobians
 from refold.plan.cost import letters
 from refold.train.influence import _flat, _opened
 
 F64 = torch.float64
 ROWS = 4
-EXACT = {"rtol": 0.0, "atol": 1e-12}
+EXACT: dict[str, Any] = {"rtol": 0.0, "atol": 1e-12}
 
 
 @pytest.fixture(autouse=True)
@@ -57,18 +59,14 @@ def _by_layer(flat, layer):
 @pytest.mark.parametrize("name", rf.cells.all())
 def test_of_every_cell(name):
     cell = rf.cells.get(name)
-    sizes = dict.fromkeys(sorted(letters(cell.graph) - {"m", "n"}), 3)
+    sizes: dict[str, Any] = dict.fromkeys(sorted(letters(cell.graph) - {"m", "n"}), 3)
     compare(rf.Recurrent(cell, 4, 4, dtype=F64, backend="reference", **sizes))
 
 
 @pytest.mark.parametrize("kind", ["plain", "residual"])
 @pytest.mark.parametrize("cell", ["lstm", "gru_cho", "elman"])
 def test_of_a_stack(cell, kind):
-    compare(
-        rf.Recurrent(
-            cell, 4, 4, 3, dtype=F64, backend="reference", stack=rf.Stack(kind)
-        )
-    )
+    compare(rf.Recurrent(cell, 4, 4, 3, dtype=F64, backend="reference", stack=rf.Stack(kind)))
 
 
 def test_of_zoneout_it_is_the_expectation():
@@ -80,9 +78,14 @@ def test_of_zoneout_it_is_the_expectation():
 
 @rf.cell
 def awkward(
-    x=rf.Input("m"), h=rf.State("n"), s=rf.State(""), *,
-    W=rf.Weight("2n n"), U=rf.Weight("n 2n"),
-    V=rf.Weight("n m"), u=rf.Weight("n"),
+    x=rf.Input("m"),
+    h=rf.State("n"),
+    s=rf.State(""),
+    *,
+    W=rf.Weight("2n n"),
+    U=rf.Weight("n 2n"),
+    V=rf.Weight("n m"),
+    u=rf.Weight("n"),
 ):
     """Reductions, scalars beside vectors, cuts and joins."""
     a, b = rf.split(W @ rf.softmax(h * s), "n", "n")
@@ -125,6 +128,7 @@ def test_a_closed_loop_is_the_network_that_runs_free():
     (h, c) = network.layer(first)[1]
     d = rf.dynamics(network, state=(h, c))
     states = d.states(5)
+    assert network.head is not None
     assert_close(network.head(states[:, :, :5]), y, **EXACT)
     at = torch.randn(3, 10, dtype=F64)
     slopes = d.jacobians(at)
@@ -178,6 +182,7 @@ def test_parameters_of_the_user_stay_as_they_are():
         assert torch.equal(p, before[name])
     with torch.no_grad():
         layer.parameters_of()["f.b"].add_(1)
+    assert isinstance(d.system, Folded)
     assert_close(d.system.levels[0].equation.params["f.b"], before["l0.f.b"].double())
 
 
@@ -204,7 +209,7 @@ def one(x):
         (lambda: rf.dynamics(one({"num_layers": 2, "stack": rf.Stack(dilations=(1, 2))})), "dilated"),
         (lambda: rf.dynamics(one({"num_layers": 2, "stack": rf.Stack("highway")})), "highways"),
         (lambda: rf.dynamics(torch.nn.LSTM(2, 3)), "rf.convert"),
-        (lambda: rf.dynamics(3), "no network, layer, cell or function"),
+        (lambda: rf.dynamics(cast(Any, 3)), "no network, layer, cell or function"),
         (lambda: rf.dynamics(torch.tanh), "give state="),
         (lambda: rf.dynamics(lambda h: h[:1], state=[0.1, 0.2]), "gives \\(1,\\)"),
         (lambda: rf.dynamics(lambda h: -h, state=[0.1], flow=True), "give dt"),

@@ -19,7 +19,13 @@ def linear(h=rf.State("n"), *, W=rf.Weight("n n")):
 
 @rf.flow(source="Lorenz 1963", dt=0.01)
 def lorenz(
-    x=rf.State(""), y=rf.State(""), z=rf.State(""), *, sigma=rf.Scalar(10.0), rho=rf.Scalar(28.0), beta=rf.Scalar(8 / 3)
+    x=rf.State(""),
+    y=rf.State(""),
+    z=rf.State(""),
+    *,
+    sigma=rf.Scalar(10.0),
+    rho=rf.Scalar(28.0),
+    beta=rf.Scalar(8 / 3),
 ):
     return sigma * (y - x), x * (rho - z) - y, x * y - beta * z
 
@@ -70,7 +76,10 @@ def test_a_function_as_a_flow():
 
 def test_a_linear_network_has_the_logarithms_of_its_eigenvalues():
     torch.manual_seed(0)
-    basis, values = torch.randn(5, 5, dtype=F64), torch.tensor([1.3, -0.9, 0.7, 0.5, 0.2], dtype=F64)
+    basis, values = (
+        torch.randn(5, 5, dtype=F64),
+        torch.tensor([1.3, -0.9, 0.7, 0.5, 0.2], dtype=F64),
+    )
     matrix = basis @ torch.diag(values) @ basis.inverse()
     found = rf.dynamics(linear, parameters={"W": matrix}).lyapunov(5, steps=2000, warm_up=1000)
     assert_close(found.exponents, values.abs().log(), rtol=0, atol=1e-10)

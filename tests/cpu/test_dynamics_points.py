@@ -73,7 +73,9 @@ def test_cycles_of_the_logistic_map():
 @pytest.mark.parametrize(("p", "count"), [(1, 2), (2, 1), (3, 2), (4, 3), (5, 6)])
 def test_the_cycles_of_full_chaos_can_be_counted(p, count):
     """Of 4 h (1 - h) the p-th iterate has 2^p fixed points; those of smaller periods are left out."""
-    found = rf.dynamics(lambda h: 4 * h * (1 - h), state=[0.5]).cycles(p, torch.linspace(0.001, 0.999, 400)[:, None])
+    found = rf.dynamics(lambda h: 4 * h * (1 - h), state=[0.5]).cycles(
+        p, torch.linspace(0.001, 0.999, 400)[:, None]
+    )
     assert len(found.points) == count
     values = {round(abs(complex(c.multipliers[0])), 4) for c in found.points}
     assert values <= {2.0**p, 4.0**p}
@@ -124,4 +126,6 @@ def test_three_bits_are_eight_stable_points_and_the_saddles_between(cell):
     assert Counter(p.index for p in found.saddles)[1] == 12
     assert max(p.residual for p in (*found.stable, *found.saddles)) < 1e-12
     for p in found.points:
-        assert p.index == int((torch.linalg.eigvals(d.jacobians(p.state)[0]).abs() > 1 + 1e-6).sum())
+        assert p.index == int(
+            (torch.linalg.eigvals(d.jacobians(p.state)[0]).abs() > 1 + 1e-6).sum()
+        )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch import Tensor
 from .points import Point, Points
 
 NEAR = 1e-3  # of the distance between two values: the points on both sides are told apart, and belong together
-FINE = 1e-9
+FINE = 1e-7
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,7 +58,9 @@ class Bifurcation:
         return "\n".join(lines)
 
 
-Found = Callable[[float, Tensor | None], Points]  # the fixed points at a value, near these states too
+Found = Callable[
+    [float, Tensor | None], Points
+]  # the fixed points at a value, near these states too
 
 
 def events(values: Sequence[float], points: Sequence[Points], find: Found) -> tuple[Event, ...]:
@@ -68,7 +71,7 @@ def events(values: Sequence[float], points: Sequence[Points], find: Found) -> tu
     clear = [(v, p) for v, p in zip(values, points, strict=True) if not p.of("neutral")]
     found = [
         _between(*first, *second, find)
-        for first, second in zip(clear[:-1], clear[1:], strict=True)
+        for first, second in pairwise(clear)
         if not _same(first[1], second[1])
     ]
     return tuple(event for event in found if event is not None)
@@ -90,7 +93,9 @@ def _halved(
     a: float, left: Points, b: float, right: Points, find: Found, width: float
 ) -> tuple[float, Points, float, Points]:
     while abs(b - a) > width:
-        middle = a + 0.47 * (b - a)  # the half is where round numbers meet, as the change itself may
+        middle = a + 0.47 * (
+            b - a
+        )  # the half is where round numbers meet, as the change itself may
         points = find(middle, torch.cat([left.states, right.states]))
         if _same(left, points):
             a, left = middle, points
@@ -101,6 +106,7 @@ def _halved(
 
 def _crossing(a: float, left: Points, b: float, right: Points, find: Found) -> float:
     """Where the critical multiplier of the branch that changes crosses the unit circle, by two secant steps."""
+    value = (a + b) / 2
     point = next(p for p in left.points if _nearest(p, right).index != p.index)
     for _ in range(3):
         other = _nearest(point, right)

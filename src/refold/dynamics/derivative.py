@@ -146,9 +146,7 @@ class Derivative:
             rows = max(p.shape[0] for p in full if p is not None)
             widths = [self._width(self._step.nodes[a]) for a in node.args]
             filled = [
-                some.new_zeros(rows, width, some.shape[-1])
-                if p is None
-                else p.expand(rows, -1, -1)
+                some.new_zeros(rows, width, some.shape[-1]) if p is None else p.expand(rows, -1, -1)
                 for p, width in zip(full, widths, strict=True)
             ]
             joined[name] = torch.cat(filled, -2)

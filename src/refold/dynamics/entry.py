@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -20,6 +21,7 @@ from .folded import Folded, folded
 from .given import layer_of
 from .record import Dynamics
 from .system import Function, System, flow_map
+from .vary import varied
 
 WHERE = "rf.dynamics(...)"
 
@@ -86,8 +88,6 @@ def _of_module(module: nn.Module, x: Any, state: Any, closed: bool, dt: float | 
     step = _own_dt(layer) if dt is None else dt
 
     def remake(name: str, value: float) -> Dynamics:
-        from .vary import varied
-
         return _of_module(varied(module, name, value), x, state, closed, dt)
 
     return Dynamics(system, data, start, step, module, remake, state is not None)
@@ -172,14 +172,13 @@ def _head(module: nn.Module, layer: nn.Module) -> Callable[[Tensor], Tensor]:
     if isinstance(module, Network) and (module.decoder is not None or module.feedback != "value"):
         fact = f"the network is {module.shape} and feeds back a {module.feedback}"
         raise DataError(fact, "give its layer, or one that feeds values back", where)
-    made: Callable[[Tensor], Tensor] = torch.nn.Identity()
+    made: Callable[[Tensor], Tensor] = nn.Identity()
     if head is not None:
-        import copy
-
         made = copy.deepcopy(head).to("cpu", torch.float64).eval().requires_grad_(False)
     reads = layer.input_features if isinstance(layer, Recurrent) else layer.input_size
     gives = layer.output_size if isinstance(layer, Recurrent) else layer.hidden_size
-    fed = made(torch.zeros(1, int(gives), dtype=torch.float64))
+    assert isinstance(gives, int)
+    fed = made(torch.zeros(1, gives, dtype=torch.float64))
     if fed.shape[-1] != reads:
         fact = f"an output has {fed.shape[-1]} features, and the layer reads {reads}"
         raise DataError(fact, f"give the network head={reads}", where)

@@ -111,7 +111,11 @@ class Level:
         slots = [leaf.slot for leaf in self.graph.leaves_of("input")]
         states = [leaf.slot for leaf in self.graph.leaves_of("state")]
         values = [h[:, part.place] for part in self.parts]
-        return {**self.fixed, **dict(zip(slots, inputs, strict=True)), **dict(zip(states, values, strict=True))}
+        return {
+            **self.fixed,
+            **dict(zip(slots, inputs, strict=True)),
+            **dict(zip(states, values, strict=True)),
+        }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -217,7 +221,8 @@ def _one(
     if by is None:
         return level.derivative.values(given, h), {}
     seeds: dict[Slot, Slopes] = {
-        Slot("state", part.name): {part.label: _identity(level.graph, part, h)} for part in level.parts
+        Slot("state", part.name): {part.label: _identity(level.graph, part, h)}
+        for part in level.parts
     }
     if by:
         seeds[level.graph.leaves_of("input")[0].slot] = by

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from refold.ir.graph import SLOT, Graph, Slot
@@ -41,12 +40,8 @@ class Gate:
 def gates(system: Folded, h: Tensor, x: Tensor) -> tuple[Gate, ...]:
     """The saturation of every sigmoid and tanh at states (R, N) and inputs (R, m)."""
     found: list[Gate] = []
-    below: Tensor | None = None
+    inputs = system.first_inputs(h, x)
     for level in system.levels:
-        if below is None:
-            inputs = system.first_inputs(h, x)
-        else:
-            inputs = (below, *inputs[1:])
         given = level.given(h, inputs)
         lines = level.reference.step
         values = lines.numbers(h) | {i: given[s] for s, i in lines.slots.items() if s in given}
@@ -55,7 +50,7 @@ def gates(system: Folded, h: Tensor, x: Tensor) -> tuple[Gate, ...]:
             if node.op in LIMITS and i in lines.varying:
                 found.append(_gate(level, i, node.op, values[i]))
         new = values[level.graph.outputs_of("output")[0].node]
-        below = new + inputs[0] if level.equation.residual else new
+        inputs = (new + inputs[0] if level.equation.residual else new, *inputs[1:])
     return tuple(found)
 
 

@@ -30,7 +30,9 @@ def layer_of(cell: Cell, parameters: Mapping[str, Any] | None) -> Recurrent:
     strange = [name for name in given if name not in {leaf.name for leaf in leaves}]
     missing = [leaf.name for leaf in leaves if leaf.shape and leaf.name not in given]
     if strange or missing:
-        wrong = f"no parameter {strange[0]}" if strange else f"a parameter {missing[0]} without a value"
+        wrong = (
+            f"no parameter {strange[0]}" if strange else f"a parameter {missing[0]} without a value"
+        )
         known = ", ".join(leaf.name for leaf in leaves)
         raise DataError(f"cell '{cell.name}' has {wrong}", f"its parameters are {known}", WHERE)
     sizes = _sizes(cell, leaves, given)
@@ -43,9 +45,9 @@ def layer_of(cell: Cell, parameters: Mapping[str, Any] | None) -> Recurrent:
     return layer
 
 
-def _sizes(cell: Cell, leaves: tuple[Leaf, ...], given: Mapping[str, Tensor]) -> dict[str, int]:
+def _sizes(cell: Cell, leaves: tuple[Leaf, ...], given: Mapping[str, Tensor]) -> dict[str, Any]:
     """The number of each letter, from a parameter that has an axis of that letter alone."""
-    found: dict[str, int] = {}
+    found: dict[str, Any] = {}
     for leaf in leaves:
         value = given.get(leaf.name)
         if value is None or value.ndim != len(leaf.shape):

@@ -82,9 +82,7 @@ class Memory:
         return "\n".join(lines)
 
 
-def memory(
-    system: System, states: Tensor, x: Tensor, lags: int, error: LagCurve | None
-) -> Memory:
+def memory(system: System, states: Tensor, x: Tensor, lags: int, error: LagCurve | None) -> Memory:
     """Along a run: states (T, R, N) before each step, and the inputs (T, R, m)."""
     if isinstance(lags, bool) or not isinstance(lags, int) or not 1 <= lags <= len(states):
         fact = f"lags is {lags!r}, and the run has {len(states)} step(s)"
@@ -127,7 +125,7 @@ def labels(system: System) -> tuple[str, ...]:
 def _products(
     system: System, h: Tensor, x: Tensor
 ) -> tuple[Tensor, Tensor, dict[int, Tensor], Tensor]:
-    """By lag the root mean square (L + 1, R) and the bound (L + 1,); at some lags what each unit matters; the mean J."""
+    """By lag the root mean square (L + 1, R) and the bound (L + 1,); at some what each unit matters; the mean J."""
     steps, rows, size = h.shape
     product = torch.eye(size, dtype=h.dtype).expand(rows, size, size)
     mean, limit = h.new_zeros(size, size), h.new_ones(rows)

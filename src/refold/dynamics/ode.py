@@ -85,7 +85,9 @@ class Ode:
             told = f"{value.real:+.6f} {value.imag:+.6f}i"
             lines.append(f"{told:>24} {constant:14.4g} {period:9.4g}")
         if not self.agrees:
-            lines.append("its stability is not that of the map: some direction grows in one and falls in the other")
+            lines.append(
+                "its stability is not that of the map: some direction grows in one and falls in the other"
+            )
         return "\n".join(lines)
 
 

@@ -31,7 +31,9 @@ class Portrait:
     explained: float
 
     def __str__(self) -> str:
-        plane = "the state's own axes" if self.axes.shape[0] == self.axes.shape[1] else "principal axes"
+        plane = (
+            "the state's own axes" if self.axes.shape[0] == self.axes.shape[1] else "principal axes"
+        )
         return (
             f"{len(self.grid)} states on {plane} ({self.explained:.1%} of the runs' variance), "
             f"speeds from {float(self.speed.min()):.3g} to {float(self.speed.max()):.3g}, "

@@ -89,7 +89,11 @@ class Dynamics:
         error = None
         if d is not None:
             if self.x is None or not isinstance(self.module, Network | Recurrent):
-                fact = "a target is given, and there are no data" if self.x is None else "a target is given to a function"
+                fact = (
+                    "a target is given, and there are no data"
+                    if self.x is None
+                    else "a target is given to a function"
+                )
                 remedy = "give rf.dynamics an rf.Network or rf.Recurrent, and x"
                 raise DataError(fact, remedy, "memory(d)")
             error = lag_curve(*self._user(d), loss)
@@ -167,7 +171,8 @@ class Dynamics:
 
         parameter  of a function: one of its keywords; of a layer: its name in the equation. What has one number is set
                    to the value, an element "W_h[0, 1]" too, and a whole matrix or vector is multiplied by it
-        steps      of the runs, of which the last `keep` are kept; exponents: also their largest Lyapunov exponent
+        steps      of 8 runs, one from the start and the others from states around it, of which the last `keep` are kept
+        exponents  also the largest Lyapunov exponent of the run from the start
         """
         held = [float(v) for v in values]
         found: list[Points] = []
@@ -175,11 +180,13 @@ class Dynamics:
         for value in held:
             made = self.remake(parameter, value)
             found.append(_near(made, starts, found[-1].states if found else None, x))
-            h = made._starts(8, 0)
+            h = torch.cat([made.start[:1], made._starts(7, 0)])
             gone = made.system.run(h, made._held(x).expand(steps, len(h), -1))
             attractors.append(gone[-keep:].transpose(0, 1))
             free = Dynamics(made.system, None, made.start[:1], made.dt, None, made.remake, True)
-            largest.append(float(free.lyapunov(1, steps=steps).exponents) if exponents else math.nan)
+            largest.append(
+                float(free.lyapunov(1, steps=steps).exponents) if exponents else math.nan
+            )
 
         def find(value: float, states: Tensor | None) -> Points:
             return _near(self.remake(parameter, value), starts, states, x)
@@ -189,7 +196,7 @@ class Dynamics:
             torch.tensor(held, dtype=torch.float64),
             tuple(found),
             torch.stack(attractors),
-            torch.tensor(largest),
+            torch.tensor(largest, dtype=torch.float64),
             events(held, found, find),
         )
 
@@ -211,7 +218,11 @@ class Dynamics:
         return ode(self.system, state, self._held(x), method, self.dt)
 
     def __str__(self) -> str:
-        driven = "no data" if self.x is None else f"data of {len(self.x)} steps, {self.x.shape[1]} row(s)"
+        driven = (
+            "no data"
+            if self.x is None
+            else f"data of {len(self.x)} steps, {self.x.shape[1]} row(s)"
+        )
         return f"{self.system.name}: {self.order}; {driven}\n{self.verdict()}"
 
     # What is given ----------------------------------------------------------------------------------------------------

@@ -47,9 +47,14 @@ class System(Protocol):
     Shapes  h (R, N); x (R, m), or (1, m) for all rows; N = size, m = inputs
     """
 
-    name: str
-    parts: tuple[Part, ...]
-    inputs: int
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def parts(self) -> tuple[Part, ...]: ...
+
+    @property
+    def inputs(self) -> int: ...
 
     @property
     def size(self) -> int: ...

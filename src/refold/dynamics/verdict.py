@@ -1,7 +1,7 @@
 """Vanish, explode or neither: guaranteed by the equation, measured on the data, or possible.
 
-The spectral radius alone is no diagnosis. Of h' = relu(W h) with W = [[1.5, 1], [-1.5, -0.9]] it is 0.387, and from (1, 0)
-the state grows to 1.5^20 = 3325 in 20 steps.
+The spectral radius alone is no diagnosis. Of h(t) = relu(W h(t-1)) with W = [[1.5, 1], [-1.5, -0.9]] it is 0.387, and
+from (1, 0) the state grows to 1.5^20 = 3325 in 20 steps.
 """
 
 from __future__ import annotations
@@ -77,7 +77,10 @@ def _linear(system: System, jacobian: Tensor, h: Tensor, bound: float, radius: f
     found = spectrum(jacobian, h)
     told = f"the network is linear with spectral radius {radius:.4g}"
     if radius > 1 + ON_CIRCLE:
-        kind, told = "explode", f"{told}, and a gradient grows by {math.log(radius):.3g} nats a step"
+        kind, told = (
+            "explode",
+            f"{told}, and a gradient grows by {math.log(radius):.3g} nats a step",
+        )
     elif radius < 1 - ON_CIRCLE:
         kind = "vanish"
         told += f", and a gradient falls by {-math.log(max(radius, 1e-300)):.3g} nats a step"
