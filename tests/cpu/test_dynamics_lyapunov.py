@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from flip_flop import flip_flop, trained
 from torch.testing import assert_close
 
 import refold as rf
+from bench.flip_flop import flip_flop, trained
 
 F64 = torch.float64
 

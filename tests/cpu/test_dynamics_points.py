@@ -5,10 +5,10 @@ from collections import Counter
 
 import pytest
 import torch
-from flip_flop import flip_flop, trained
 from torch.testing import assert_close
 
 import refold as rf
+from bench.flip_flop import flip_flop, trained
 
 F64 = torch.float64
 ROOT = 0.8585596366401103  # of h = tanh(1.5 h)

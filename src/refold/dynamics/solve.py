@@ -13,9 +13,14 @@ from torch import Tensor
 
 from .system import System
 
-SHORTEST = 2.0**-12  # of a Newton step that is still tried
+SHORTEST = (
+    2.0**-4
+)  # of a Newton step that is still tried: where less is needed, down q is the shorter way
+AGAIN = 10  # Newton steps after the descent, for rows that it has brought near a root
 ENOUGH = 1e-4  # of the decrease that the slope promises (Armijo)
-FLAT = 1e-9  # gradient of q, relative to its parts, at which a row has arrived
+DESCENT = 60  # steps down q at most
+NEARLY = 1e-3  # a speed from which Newton's method is tried again
+FLAT = 1e-7  # |gradient of q| / |F(h) - h| at which a row has arrived, and the relative fall that is none any more
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,8 +50,20 @@ def solve(system: System, starts: Tensor, x: Tensor, tolerance: float, iteration
         active = active[better]
     rest = torch.cat([*stuck, active])
     if len(rest):
-        h[rest], speeds[rest] = _descend(system, h[rest], x, tolerance, iterations)
+        h[rest], speeds[rest] = _slowly(system, h[rest], x, tolerance)
     return Roots(h, torch.where(_finite(speeds), speeds, torch.inf))
+
+
+def _slowly(system: System, h: Tensor, x: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
+    """Down q, and by Newton's method again where that has come near a root."""
+    h, speeds = _descend(system, h, x, tolerance)
+    rows = ((speeds < NEARLY) & (speeds > 0)).nonzero()[:, 0]
+    for _ in range(AGAIN):
+        if not len(rows):
+            break
+        h[rows], speeds[rows], better = _newton(system, h[rows], x)
+        rows = rows[better]
+    return h, speeds
 
 
 def _newton(system: System, h: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -69,15 +86,13 @@ def _newton(system: System, h: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tenso
     return best, speeds, better
 
 
-def _descend(
-    system: System, h: Tensor, x: Tensor, tolerance: float, iterations: int
-) -> tuple[Tensor, Tensor]:
+def _descend(system: System, h: Tensor, x: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
     """Levenberg-Marquardt, each row with a damping of its own."""
     h = h.clone()
     speeds = (system.step(h, x) - h).norm(dim=-1)
     damping = torch.full_like(speeds, 1e-3)
     active = torch.arange(len(h))
-    for _ in range(iterations):
+    for _ in range(DESCENT):
         if not len(active):
             break
         after, a = system.linear(h[active], x)
@@ -93,9 +108,10 @@ def _descend(
         found = (system.step(tried, x) - tried).norm(dim=-1)
         fell = (found < speeds[active]) & (info == 0)
         rows = active[fell]
+        flat = slope.norm(dim=-1) <= FLAT * speeds[active]
+        flat |= fell & (found >= (1 - FLAT) * speeds[active])
         h[rows], speeds[rows] = tried[fell], found[fell]
         damping[active] = torch.where(fell, damping[active] / 5, damping[active] * 4)
-        flat = slope.norm(dim=-1) <= FLAT * size.sqrt() * miss.norm(dim=-1)
         done = (speeds[active] <= tolerance) | flat | (damping[active] > 1e12)
         active = active[~done]
     return h, speeds
