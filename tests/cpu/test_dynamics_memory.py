@@ -212,6 +212,15 @@ def test_of_a_linear_network_eigenvalues_decide(matrix, kind):
         assert "38.75 times at step 9" in str(found)
 
 
+def test_what_jumps_is_not_linear():
+    """Its Jacobian is 0 wherever there is one, and no guarantee for what happens at the jumps."""
+    given = {"W_h": [[2.0]], "W_x": torch.zeros(1, 0), "theta": [0.5]}
+    found = rf.dynamics("mcculloch_pitts", parameters=given).verdict()
+    assert "linear" not in str(found) and found.certainty == "guaranteed"
+    hopfield = rf.dynamics("hopfield", parameters={"W": [[0.0, 1.0], [1.0, 0.0]]})
+    assert not hopfield.system.constant  # type: ignore[attr-defined]
+
+
 def test_a_gated_cell_is_told_what_suits_it():
     x = torch.randn(100, 4, 1)
     lstm = rf.Recurrent("lstm", 1, 16)

@@ -52,6 +52,7 @@ class Derivative:
             raise RefoldError(fact, "take its derivative by torch.func", "dynamics")
         self._results = [o for o in step.outputs if o.slot.kind in ("state", "output")]
         self._step, self._sizes = step, sizes
+        self.jumps = any(_jumps(step.nodes[i]) for i in lines)
         builder = Builder(step.nodes)
         local = [(i, _local(builder, i)) for i in lines]
         self._lines = [_Line(i, step.nodes[i], tuple(_slots(i, found))) for i, found in local]
@@ -158,6 +159,13 @@ class Derivative:
 
 def _slots(i: int, local: Sequence[Term | None]) -> Iterable[Slot | None]:
     return (None if t is None else Slot("slope", f"{i}.{k}") for k, t in enumerate(local))
+
+
+def _jumps(node: Node) -> bool:
+    """Whether a line is flat but for jumps, or passes no slope on by its own word."""
+    op = OPS[node.op]
+    flat = op.boolean or node.op == "stop_gradient"
+    return flat or (op.derivative is None and node.op not in STRUCTURE)
 
 
 def _local(builder: Builder, i: int) -> list[Term | None]:

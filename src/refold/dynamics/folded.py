@@ -1,8 +1,8 @@
-"""A layer as a system: its states in one row, its parameters copied in float64, its step and Jacobian from the plan."""
+"""A layer as a system: its states in one row, its step and Jacobian from the plan, its runs by compiled code."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,86 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from refold.errors import RefoldError
-from refold.ir.graph import Graph, Leaf, Slot
-from refold.ir.trace import Cell
-from refold.ir.wrap import wrapped
+from refold.ir.graph import Graph, Slot
 from refold.kernels.base import Call, Kernel, build
 from refold.kernels.reference import Reference, fixed
-from refold.nn.dropin import Layers
-from refold.nn.layer import Recurrent
 
-from .derivative import Derivative, Slopes, plus, width_of
+from .derivative import Derivative, Slopes, plus
+from .equations import CPU, Equation, equations
 from .system import Part, side_by_side, with_jacobian
-
-CPU = torch.device("cpu")
-WHERE = "rf.dynamics(layer)"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Equation:
-    """One layer: its cell, numbers for the letters, parameters by their names, and what states hold at first."""
-
-    cell: Cell
-    letters: Mapping[str, int]
-    params: Mapping[str, Tensor]
-    starts: tuple[Tensor, ...]
-    residual: bool = False
-
-    @property
-    def states(self) -> tuple[tuple[str, int], ...]:
-        leaves = self.cell.graph.leaves_of("state")
-        return tuple((leaf.name, self.width(leaf)) for leaf in leaves)
-
-    @property
-    def inputs(self) -> tuple[int, ...]:
-        return tuple(self.width(leaf) for leaf in self.cell.graph.leaves_of("input"))
-
-    def width(self, leaf: Leaf) -> int:
-        return width_of(leaf.shape, self.letters)
-
-
-def equations(layer: nn.Module) -> tuple[Equation, ...]:
-    """The layers of a stack, lowest first, as they run in evaluation; nothing of the module is touched.
-
-    Errors  RefoldError for what is no map of a state: both directions, dilated layers, highways
-    """
-    if isinstance(layer, Recurrent):
-        _refuse_stack(layer)
-        return tuple(_of_recurrent(layer))
-    if isinstance(layer, Layers):
-        if layer.bidirectional:
-            raise _backwards()
-        return tuple(_of_dropin(layer))
-    fact = f"{type(layer).__name__} is no rf.Recurrent, layer of rf.nn, rf.Network or function"
-    raise RefoldError(fact, "rf.convert makes a torch.nn layer into one of rf.nn", WHERE)
-
-
-def _of_recurrent(layer: Recurrent) -> Iterator[Equation]:
-    form = layer.regularise.form(layer.cell, False, False, "")
-    for index in range(layer.num_layers):
-        part = layer._part(index, False)
-        residual = layer.stack.kind == "residual" and index > 0
-        cell, named = wrapped(layer.cell, form).cell, _copied(part.named())
-        starts = tuple(_copy(s[0]) for s in part.first(1))
-        yield Equation(cell, layer._letters(index), named, starts, residual)
-
-
-def _of_dropin(layer: Layers) -> Iterator[Equation]:
-    sizes = layer._state_sizes()
-    for index, named in enumerate(layer._parameters_of(layer._weights())):
-        starts = tuple(torch.zeros(n, dtype=torch.float64) for n in sizes.values())
-        yield Equation(layer._cell(), layer._letters(index > 0), _copied(named), starts)
-
-
-def _copied(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: _copy(p) for name, p in named.items()}
-
-
-def _copy(tensor: Tensor) -> Tensor:
-    return tensor.detach().to(CPU, torch.float64, copy=True)
-
-
-# The system -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -177,7 +104,9 @@ class Folded:
 
     @property
     def constant(self) -> bool:
-        """Whether the Jacobian is the same at every state, which is read from the equation."""
+        """Whether the step is linear in the state: no slope goes with it, and nothing jumps."""
+        if any(level.derivative.jumps for level in self.levels):
+            return False
         h = torch.zeros(2, self.size, dtype=torch.float64)
         slopes = self._through(h, h.new_zeros(2, self.inputs), True)[1]
         return all(len(s) == 1 for by in slopes.values() for s in by.values())
@@ -279,25 +208,6 @@ def _level(equation: Equation, parts: tuple[Part, ...], reads: bool) -> Level:
     graph = reference.plan.forward.graph
     derivative = Derivative(graph, equation.letters, kinds)
     return Level(equation, parts, reference, compiled, derivative, values)
-
-
-# What is refused ------------------------------------------------------------------------------------------------------
-
-
-def _backwards() -> RefoldError:
-    fact = "the layer is bidirectional, and its reverse direction reads what is still to come"
-    return RefoldError(fact, "analyse a layer of one direction", WHERE)
-
-
-def _refuse_stack(layer: Recurrent) -> None:
-    if layer.directions == 2:
-        raise _backwards()
-    if max(layer.stack.spread(layer.num_layers)) > 1:
-        fact = "the layer is dilated: its state after a step takes part only some steps later"
-        raise RefoldError(fact, "analyse the layer without dilations", WHERE)
-    if layer.stack.kind == "highway":
-        fact = "the layers are joined by highways, whose gates are not in the equation"
-        raise RefoldError(fact, 'analyse one with stack=rf.Stack("plain") or "residual"', WHERE)
 
 
 def _refuse_open(top: Level) -> None:

@@ -27,6 +27,7 @@ STEEPEST = {
     "tanh": 1.0, "sigmoid": 0.25, "relu": 1.0, "softplus": 1.0, "sin": 1.0, "cos": 1.0, "atan": 1.0,
     "erf": 2 / math.sqrt(math.pi), "abs": 1.0, "neg": 1.0,
 }  # fmt: skip
+FLAT = ("stop_gradient", "sign", "floor", "round", "lt", "le", "eq", "and", "or", "not")
 RISING: dict[str, Callable[[float], float]] = {
     "tanh": math.tanh,
     "sigmoid": lambda a: 0.5 * (1 + math.tanh(a / 2)),
@@ -121,7 +122,7 @@ class _Walk:
             return math.sqrt(size) * grown[0]
         if op in ("slice", "pad", "max", "norm"):
             return grown[0]
-        if op in ("stop_gradient", "sign", "floor", "round") or not any(grown):
+        if op in FLAT or not any(grown):
             return 0.0
         return STEEPEST.get(op, math.inf) * grown[0]
 

@@ -20,7 +20,9 @@ AGAIN = 10  # Newton steps after the descent, for rows that it has brought near 
 ENOUGH = 1e-4  # of the decrease that the slope promises (Armijo)
 DESCENT = 60  # steps down q at most
 NEARLY = 1e-3  # a speed from which Newton's method is tried again
-FLAT = 1e-7  # |gradient of q| / |F(h) - h| at which a row has arrived, and the relative fall that is none any more
+FLAT = 1e-7  # |gradient of q| / |F(h) - h| at which a row has arrived
+LITTLE = 1e-3  # a relative fall of the speed that is little, and
+PATIENCE = 5  # how many of these in a row are the end: what still falls so slowly comes to no root
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,7 +93,7 @@ def _descend(system: System, h: Tensor, x: Tensor, tolerance: float) -> tuple[Te
     h = h.clone()
     speeds = (system.step(h, x) - h).norm(dim=-1)
     damping = torch.full_like(speeds, 1e-3)
-    active = torch.arange(len(h))
+    active, waited = torch.arange(len(h)), torch.zeros(len(h), dtype=torch.int64)
     for _ in range(DESCENT):
         if not len(active):
             break
@@ -109,7 +111,11 @@ def _descend(system: System, h: Tensor, x: Tensor, tolerance: float) -> tuple[Te
         fell = (found < speeds[active]) & (info == 0)
         rows = active[fell]
         flat = slope.norm(dim=-1) <= FLAT * speeds[active]
-        flat |= fell & (found >= (1 - FLAT) * speeds[active])
+        little = fell & (found >= (1 - LITTLE) * speeds[active])
+        waited[active] = torch.where(
+            little, waited[active] + 1, torch.where(fell, 0, waited[active])
+        )
+        flat |= waited[active] > PATIENCE
         h[rows], speeds[rows] = tried[fell], found[fell]
         damping[active] = torch.where(fell, damping[active] / 5, damping[active] * 4)
         done = (speeds[active] <= tolerance) | flat | (damping[active] > 1e12)
