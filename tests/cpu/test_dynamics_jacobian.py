@@ -219,6 +219,8 @@ def one(x):
         (lambda: rf.dynamics(one({}), torch.zeros(5, 4, 3)), "reads 2 features"),
         (lambda: rf.dynamics(one({}), state=torch.zeros(1, 4)), "give \\(R, N\\) for h \\(3\\)"),
         (lambda: rf.dynamics(one({}), torch.zeros(5, 4, 2), torch.zeros(2, 3)), "4 row\\(s\\), and state has 2"),
+        (lambda: rf.dynamics(one({}), torch.full((5, 4, 2), torch.nan)), "step 0, row 0, feature 0"),
+        (lambda: rf.dynamics(one({}), rf.Sequences([torch.zeros(3, 2)])), "end at different steps"),
         (lambda: rf.dynamics(one({}), closed=True), "give the network head=2"),
         (lambda: rf.dynamics(one({})).spectrum([1.0, 2.0]), "each has 3 numbers"),
         (lambda: rf.dynamics(torch.tanh, state=[0.1]).spectrum(x=[1.0]), "reads none"),

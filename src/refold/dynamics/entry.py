@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from refold import cells
+from refold.data.batch import Batch, Sequences
 from refold.errors import DataError
 from refold.ir.trace import Cell
 from refold.nn.layer import Recurrent
@@ -122,7 +123,10 @@ def _of_function(
 
 
 def _data(x: Any, system: System, batch_first: bool) -> Tensor:
-    """(T, R, m) in float64."""
+    """(T, R, m) in float64, every number finite."""
+    if isinstance(x, Batch | Sequences):
+        fact = "x holds sequences, which may end at different steps"
+        raise DataError(fact, "give a tensor (T, B, m) of rows that last as long", WHERE)
     data = torch.as_tensor(x).detach().to("cpu", torch.float64)
     if data.ndim == 3 and batch_first:
         data = data.transpose(0, 1)
@@ -130,6 +134,11 @@ def _data(x: Any, system: System, batch_first: bool) -> Tensor:
     if data.ndim != 3 or data.shape[-1] != system.inputs or not len(data):
         fact = f"x has the shape {tuple(torch.as_tensor(x).shape)}, and {system.name} reads {system.inputs} features"
         raise DataError(fact, f"give (T, B, {system.inputs}) or (T, {system.inputs})", WHERE)
+    bad = (~data.isfinite()).nonzero()
+    if len(bad):
+        step, row, feature = bad[0].tolist()
+        fact = f"x is not finite at step {step}, row {row}, feature {feature}"
+        raise DataError(fact, "fill or leave out what is missing", WHERE)
     return data
 
 

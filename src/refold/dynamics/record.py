@@ -39,6 +39,7 @@ class Dynamics:
     dt      the time that a step takes
     module  the network or layer it was made of, None for a function
     remake  gives the same with another value of a parameter, for `bifurcation`
+    given_state  whether the start is the user's own
     """
 
     system: System
