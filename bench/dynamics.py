@@ -97,12 +97,13 @@ def descent(
 def in_torch(layer: rf.Recurrent) -> nn.GRU:
     """The same GRU as torch has it."""
     gru, p = nn.GRU(3, UNITS, dtype=F64), layer.parameters_of()
-    zero = torch.zeros(UNITS)
-    with torch.no_grad():
-        gru.weight_ih_l0.copy_(torch.cat([p["r.W_x"], p["z.W_x"], p["i.W_x"]]))
-        gru.weight_hh_l0.copy_(torch.cat([p["r.W_h"], p["z.W_h"], p["W_n"]]))
-        gru.bias_ih_l0.copy_(torch.cat([p["r.b"], p["z.b"], p["i.b"]]))
-        gru.bias_hh_l0.copy_(torch.cat([zero, zero, p["b_n"]]))
+    named = {
+        "weight_ih_l0": torch.cat([p["r.W_x"], p["z.W_x"], p["i.W_x"]]),
+        "weight_hh_l0": torch.cat([p["r.W_h"], p["z.W_h"], p["W_n"]]),
+        "bias_ih_l0": torch.cat([p["r.b"], p["z.b"], p["i.b"]]),
+        "bias_hh_l0": torch.cat([torch.zeros(2 * UNITS), p["b_n"]]),
+    }
+    gru.load_state_dict(named)
     return gru.requires_grad_(False)
 
 

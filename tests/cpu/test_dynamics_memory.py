@@ -191,7 +191,8 @@ def test_a_stack_of_contractions_vanishes_too():
     with torch.no_grad():
         for index in range(2):
             layer.parameters_of(index)["W_h"].copy_(0.7 * torch.eye(3))
-    assert rf.dynamics(layer).verdict().certainty == "guaranteed"
+    found = rf.dynamics(layer).verdict()
+    assert found.certainty == "guaranteed" and "within any layer" in str(found)
     with torch.no_grad():
         layer.parameters_of(1)["W_h"].copy_(1.1 * torch.eye(3))
     assert rf.dynamics(layer).verdict().certainty == "possible"

@@ -55,9 +55,14 @@ def verdict(system: System, start: Tensor, states: Tensor | None, x: Tensor, lag
     radius = float(torch.linalg.eigvals(jacobian).abs().max())
     if folded and system.constant:
         return _linear(system, jacobian, start[0], bound, radius)
-    if bound < 1:
-        told = f"no state and no input can make |dh(t)/dh(t-1)| larger than {bound:.3g}, so of a gradient at most "
-        told += f"{bound**lags:.2g} is left after {lags} steps"
+    if isinstance(system, Folded) and bound < 1:
+        told = f"no state and no input can make |dh(t)/dh(t-1)| larger than {bound:.3g}"
+        if (
+            len(system.levels) > 1
+        ):  # between layers it may be, but only by so many powers of the lag
+            told += " within any layer, so every gradient falls in the end"
+        else:
+            told += f", so of a gradient at most {bound**lags:.2g} is left after {lags} steps"
         return _made("vanish", "guaranteed", bound, radius, math.nan, lags, told, system)
     certain = "measured" if states is not None else "possible"
     if states is None:
