@@ -1,5 +1,6 @@
 """The map of the state and its Jacobian: against torch's derivative of the layer itself, for every cell."""
 
+import importlib
 from typing import Any, cast
 
 import pytest
@@ -194,6 +195,16 @@ def test_a_cell_with_given_parameters_is_a_layer_with_them():
     assert_close(given.step(h, x), folded(layer).step(h, x), **EXACT)
 
 
+def test_the_room_is_its_function():
+    """Python puts the room `refold.dynamics` where the function is, once any file of it is imported."""
+    room: Any = importlib.import_module("refold.dynamics")
+    assert (
+        room(torch.tanh, state=[0.5]).system.size
+        == rf.dynamics(torch.tanh, state=[0.5]).system.size
+        == 1
+    )
+
+
 # What is refused ------------------------------------------------------------------------------------------------------
 
 
@@ -209,6 +220,9 @@ def one(x):
         (lambda: rf.dynamics(one({"num_layers": 2, "stack": rf.Stack(dilations=(1, 2))})), "dilated"),
         (lambda: rf.dynamics(one({"num_layers": 2, "stack": rf.Stack("highway")})), "highways"),
         (lambda: rf.dynamics(torch.nn.LSTM(2, 3)), "rf.convert"),
+        (lambda: rf.dynamics(rf.EchoState(2, 5)), "the layer in it, called layer"),
+        (lambda: rf.dynamics(rf.Network(one({}), 2, "encoder-decoder", decoder=one({}))), "its decoder"),
+        (lambda: rf.dynamics(rf.Network(one({}), 2, "one-to-many", feedback="class")), "largest score"),
         (lambda: rf.dynamics(cast(Any, 3)), "no network, layer, cell or function"),
         (lambda: rf.dynamics(torch.tanh), "give state="),
         (lambda: rf.dynamics(lambda h: h[:1], state=[0.1, 0.2]), "gives \\(1,\\)"),
@@ -222,6 +236,9 @@ def one(x):
         (lambda: rf.dynamics(one({}), torch.full((5, 4, 2), torch.nan)), "step 0, row 0, feature 0"),
         (lambda: rf.dynamics(one({}), rf.Sequences([torch.zeros(3, 2)])), "end at different steps"),
         (lambda: rf.dynamics(one({}), closed=True), "give the network head=2"),
+        (lambda: rf.dynamics(rf.Network(one({}), head=2), torch.zeros(5, 4, 2), closed=True), "leave x out"),
+        (lambda: rf.dynamics(one({})).spectrum(x=[1.0]), "one input that is held"),
+        (lambda: rf.dynamics(one({})).states(0), "a run of 0 steps"),
         (lambda: rf.dynamics(one({})).spectrum([1.0, 2.0]), "each has 3 numbers"),
         (lambda: rf.dynamics(torch.tanh, state=[0.1]).spectrum(x=[1.0]), "reads none"),
         (lambda: rf.dynamics(one({}), torch.zeros(5, 4, 2)).states(6), "ask for fewer"),

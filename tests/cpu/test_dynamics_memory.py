@@ -83,6 +83,24 @@ def test_rows_and_lags():
         rf.dynamics(rf.Recurrent("gru", 1, 4)).memory(torch.zeros(3, 1, 1))
 
 
+def test_a_target_needs_the_users_network_and_data():
+    x, d = torch.randn(6, 2, 1), torch.zeros(6, 2, 4)
+    layer = rf.Recurrent("gru", 1, 4)
+    for made, text in (
+        (rf.dynamics(layer, x, torch.zeros(1, 2, 4)), "the start is the user's own"),
+        (rf.dynamics(lambda h, x: h + x, x, [0.0]), "no rf.Network"),
+    ):
+        with pytest.raises(rf.DataError, match=text):
+            made.memory(d)
+    first = rf.Recurrent("gru", 1, 4, batch_first=True)
+    first.load_state_dict(layer.state_dict())
+    assert_close(
+        rf.dynamics(first, x.transpose(0, 1)).memory().rows, rf.dynamics(layer, x).memory().rows
+    )
+    with pytest.raises(rf.DataError, match="batch_first"):
+        rf.dynamics(first, x.transpose(0, 1)).memory(d)
+
+
 def test_which_units_keep_is_told():
     """A diagonal network: unit 1 keeps 0.99 a step, unit 0 forgets."""
     found = rf.dynamics(linear, parameters={"W": [[0.2, 0.0], [0.0, 0.99]]}).memory(lags=20)

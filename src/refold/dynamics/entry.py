@@ -78,6 +78,9 @@ def dynamics(
 def _of_module(module: nn.Module, x: Any, state: Any, closed: bool, dt: float | None) -> Dynamics:
     layer = module.layer if isinstance(module, Network) else module
     head = _head(module, layer) if closed or _is_fed_back(module) else None
+    if head is not None and x is not None:
+        fact = "x is given, and a network that runs free reads its own output"
+        raise DataError(fact, "leave x out; give state=, where it starts", WHERE)
     system = folded(layer, head)
     data = None if x is None else _data(x, system, getattr(layer, "batch_first", False))
     rows = 1 if data is None else data.shape[1]
@@ -178,9 +181,15 @@ def _head(module: nn.Module, layer: nn.Module) -> Callable[[Tensor], Tensor]:
     """From the output of the layer to its next input, in float64."""
     where = "rf.dynamics(closed=True)"
     head = module.head if isinstance(module, Network) else None
-    if isinstance(module, Network) and (module.decoder is not None or module.feedback != "value"):
-        fact = f"the network is {module.shape} and feeds back a {module.feedback}"
-        raise DataError(fact, "give its layer, or one that feeds values back", where)
+    if isinstance(module, Network) and module.decoder is not None:
+        fact = f"the network is {module.shape}: what runs free is its decoder"
+        remedy = (
+            "give rf.Network(network.decoder, network.head, 'one-to-many'), and its start as state"
+        )
+        raise DataError(fact, remedy, where)
+    if isinstance(module, Network) and module.feedback != "value":
+        fact = f"the network feeds back a {module.feedback}, the largest score, which has no derivative"
+        raise DataError(fact, "give its layer, driven by data", where)
     made: Callable[[Tensor], Tensor] = nn.Identity()
     if head is not None:
         made = copy.deepcopy(head).to("cpu", torch.float64).eval().requires_grad_(False)

@@ -56,8 +56,7 @@ def equations(layer: nn.Module) -> tuple[Equation, ...]:
         if layer.bidirectional:
             raise _backwards()
         return tuple(_of_dropin(layer))
-    fact = f"{type(layer).__name__} is no rf.Recurrent, layer of rf.nn, rf.Network or function"
-    raise RefoldError(fact, "rf.convert makes a torch.nn layer into one of rf.nn", WHERE)
+    raise _no_layer(layer)
 
 
 def _of_recurrent(layer: Recurrent) -> Iterator[Equation]:
@@ -86,6 +85,15 @@ def _copy(tensor: Tensor) -> Tensor:
 
 
 # What is refused ------------------------------------------------------------------------------------------------------
+
+
+def _no_layer(module: nn.Module) -> RefoldError:
+    fact = f"{type(module).__name__} is no rf.Recurrent, layer of rf.nn, rf.Network or function"
+    inside = [name for name, m in module.named_modules() if isinstance(m, Recurrent | Layers)]
+    remedy = "rf.convert makes a torch.nn layer into one of rf.nn"
+    if inside:
+        remedy = f"give the layer in it, called {inside[0]}, and as x what that layer reads"
+    return RefoldError(fact, remedy, WHERE)
 
 
 def _backwards() -> RefoldError:

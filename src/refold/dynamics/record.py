@@ -87,19 +87,9 @@ class Dynamics:
         Errors  DataError for lags longer than the run, and for a target without a network or data
         """
         x = self._along(None if self.x is not None else lags or LAGS)
-        error = None
-        if d is not None:
-            if self.x is None or not isinstance(self.module, Network | Recurrent):
-                fact = (
-                    "a target is given, and there are no data"
-                    if self.x is None
-                    else "a target is given to a function"
-                )
-                remedy = "give rf.dynamics an rf.Network or rf.Recurrent, and x"
-                raise DataError(fact, remedy, "memory(d)")
-            error = lag_curve(*self._user(d), loss)
-        states = torch.cat([self.start.unsqueeze(0), self.system.run(self.start, x)[:-1]])
-        return memory(self.system, states, x, min(LAGS, len(x)) if lags is None else lags, error)
+        error = None if d is None else lag_curve(*self._of_the_user(d), loss)
+        number = min(LAGS, len(x)) if lags is None else lags
+        return memory(self.system, self._before(x), x, number, error)
 
     def verdict(self, lags: int | None = None) -> Verdict:
         """Whether gradients vanish, explode, or neither, how certain that is, and what to try.
@@ -110,9 +100,7 @@ class Dynamics:
         alone = self.x is None and not self.given_state
         x = self._along(None if self.x is not None else lags or LAGS)
         number = min(LAGS, len(x)) if lags is None else lags
-        states = None
-        if not alone:
-            states = torch.cat([self.start.unsqueeze(0), self.system.run(self.start, x)[:-1]])
+        states = None if alone else self._before(x)
         return verdict(self.system, self.start, states, x, number)
 
     # At a constant input ----------------------------------------------------------------------------------------------
@@ -231,29 +219,44 @@ class Dynamics:
     def _along(self, steps: int | None) -> Tensor:
         """The inputs of a run, (T, R, m)."""
         if self.x is None:
-            return self.start.new_zeros(steps or STEPS, len(self.start), self.system.inputs)
+            number = STEPS if steps is None else steps
+            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                fact = f"a run of {number!r} steps is asked for"
+                raise DataError(fact, "give a whole number, at least 1", "rf.dynamics(...)")
+            return self.start.new_zeros(number, len(self.start), self.system.inputs)
         if steps is not None and not 0 < steps <= len(self.x):
             fact = f"steps is {steps}, and the data have {len(self.x)}"
             raise DataError(fact, "leave steps out, or ask for fewer", "rf.dynamics(x=...)")
         return self.x[:steps]
 
-    def _user(self, d: Any) -> tuple[Any, Tensor, Tensor]:
+    def _before(self, x: Tensor) -> Tensor:
+        """The states before each step of a run, (T, R, N)."""
+        return torch.cat([self.start.unsqueeze(0), self.system.run(self.start, x)[:-1]])
+
+    def _of_the_user(self, d: Any) -> tuple[Any, Tensor, Tensor]:
         """The network and its data as the user has them, for what trains it."""
         module = self.module
-        assert self.x is not None and isinstance(module, Network | Recurrent)
-        like = next(module.parameters())
-        return module, self.x.to(like), torch.as_tensor(d)
+        known = isinstance(module, Network | Recurrent)
+        if self.x is None or not known or self.given_state:
+            lacking = "there are no data" if self.x is None else "the start is the user's own"
+            fact = f"a target is given, and {lacking if known else 'no rf.Network or rf.Recurrent'}"
+            remedy = "give rf.dynamics a network and x alone, or call rf.lag_curve itself"
+            raise DataError(fact, remedy, "memory(d)")
+        return module, self.x.to(next(module.parameters())), torch.as_tensor(d)
 
     def _held(self, x: Any) -> Tensor:
         """A constant input, (1, m) or (R, m)."""
         inputs = self.system.inputs
         if x is None:
             return self.start.new_zeros(1, inputs)
-        held = torch.as_tensor(x, dtype=torch.float64).reshape(-1, max(inputs, 1))
+        held = torch.as_tensor(x, dtype=torch.float64)
         if not inputs:
             fact = f"an input is given, and {self.system.name} reads none"
             raise DataError(fact, "leave x out", "x=...")
-        return held
+        if held.ndim not in (1, 2) or held.shape[-1] != inputs:
+            fact = f"the input has the shape {tuple(held.shape)}, and {self.system.name} reads {inputs} features"
+            raise DataError(fact, f"give ({inputs},), one input that is held", "x=...")
+        return held.reshape(-1, inputs)
 
     def _rows(self, states: Any) -> Tensor:
         rows = torch.as_tensor(states, dtype=torch.float64)
