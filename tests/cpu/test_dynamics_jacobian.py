@@ -100,6 +100,30 @@ def test_of_reductions_scalars_and_cuts():
     compare(layer)
 
 
+@pytest.mark.parametrize(
+    "stack", [rf.Stack("highway"), rf.Stack(dilations=(1, 3)), rf.Stack("highway", (2, 1))]
+)
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_of_dilations_and_highways_it_is_the_layer_itself(cell, stack):
+    layer = rf.Recurrent(cell, 3, 4, 2, dtype=F64, stack=stack)
+    slots = sum(stack.spread(2))
+    states = tuple(torch.randn(slots, 2, 4, dtype=F64) for _ in layer.state_sizes)
+    x = torch.randn(7, 2, 3, dtype=F64)
+    given = states if len(states) > 1 else states[0]
+    d = rf.dynamics(layer, x, given)
+    final = layer(x, given)[1]
+    last = torch.cat(final if isinstance(final, tuple) else (final,), -1)
+    assert_close(d.states()[-1], last.transpose(0, 1).flatten(1), **EXACT)
+    h, none = d.start[:1], x[0, :1]
+    slopes = torch.autograd.functional.jacobian(lambda h: d.system.step(h, none)[0], h)
+    assert_close(d.jacobians(h, none[0])[0], slopes[:, 0], **EXACT)  # type: ignore[call-overload]
+    assert d.verdict().certainty == "measured"
+    assert d.system.size == slots * 4 * len(states) and "l1" in d.order
+    torch.testing.assert_close(
+        rf.dynamics(layer, x).states()[-1], rf.dynamics(layer, x, 0 * d.start).states()[-1]
+    )
+
+
 def test_a_drop_in_is_the_layer_that_it_stands_for():
     theirs = rf.nn.LSTM(3, 4, num_layers=2, dtype=F64)
     system = folded(theirs)
@@ -212,13 +236,18 @@ def one(x):
     return rf.Recurrent("elman", 2, 3, **x)
 
 
+def loop(stack):
+    network = rf.Network(one({"num_layers": 2, "stack": stack}), head=2)
+    return rf.dynamics(network, closed=True)
+
+
 @pytest.mark.parametrize(
     ("make", "text"),
     [
         (lambda: rf.dynamics(one({"bidirectional": True})), "bidirectional"),
         (lambda: rf.dynamics(rf.nn.LSTM(2, 3, bidirectional=True)), "bidirectional"),
-        (lambda: rf.dynamics(one({"num_layers": 2, "stack": rf.Stack(dilations=(1, 2))})), "dilated"),
-        (lambda: rf.dynamics(one({"num_layers": 2, "stack": rf.Stack("highway")})), "highways"),
+        (lambda: loop(rf.Stack(dilations=(1, 2))), "dilated"),
+        (lambda: loop(rf.Stack("highway")), "highways"),
         (lambda: rf.dynamics(torch.nn.LSTM(2, 3)), "rf.convert"),
         (lambda: rf.dynamics(rf.EchoState(2, 5)), "the layer in it, called layer"),
         (lambda: rf.dynamics(rf.Network(one({}), 2, "encoder-decoder", decoder=one({}))), "its decoder"),

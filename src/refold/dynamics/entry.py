@@ -23,6 +23,7 @@ from .given import layer_of
 from .record import Dynamics
 from .system import Function, System, flow_map
 from .vary import varied
+from .whole import Whole, is_wired
 
 WHERE = "rf.dynamics(...)"
 
@@ -54,8 +55,8 @@ def dynamics(
     Shapes  x (T, B, m) or (T, m); state (N,) or (B, N), all states side by side in the order of `.order`, or as the
             layer takes it
 
-    Errors  RefoldError for what is no map of a state (a bidirectional layer, a dilated one); DataError for data or
-            states that do not fit
+    Errors  RefoldError for what is no map of a state (a bidirectional layer); DataError for data or states that do not
+            fit
 
     Example
         >>> henon = dynamics(lambda h: torch.stack([1 - 1.4 * h[0]**2 + h[1], 0.3 * h[0]]), state=[0.1, 0.1])
@@ -81,7 +82,7 @@ def _of_module(module: nn.Module, x: Any, state: Any, closed: bool, dt: float | 
     if head is not None and x is not None:
         fact = "x is given, and a network that runs free reads its own output"
         raise DataError(fact, "leave x out; give state=, where it starts", WHERE)
-    system = folded(layer, head)
+    system = Whole(layer) if head is None and is_wired(layer) else folded(layer, head)
     data = None if x is None else _data(x, system, getattr(layer, "batch_first", False))
     rows = 1 if data is None else data.shape[1]
     start = system.starts.expand(rows, -1) if state is None else _state(state, system)
@@ -145,12 +146,13 @@ def _data(x: Any, system: System, batch_first: bool) -> Tensor:
     return data
 
 
-def _state(state: Any, system: Folded) -> Tensor:
+def _state(state: Any, system: Folded | Whole) -> Tensor:
     """States as a layer takes them, or (R, N) as they are here, as (R, N)."""
     several = isinstance(state, tuple | list) and all(isinstance(s, Tensor) for s in state)
     given = list(state) if several else [torch.as_tensor(state)]
     given = [s.detach().to("cpu", torch.float64) for s in given]
-    levels, count = len(system.levels), len(system.levels[0].parts)
+    levels = system.slots
+    count = len(system.parts) // levels
     if several and len(given) == count:
         opened = [_opened(s, levels, system.parts[k].size) for k, s in enumerate(given)]
         flat = torch.cat([s[level] for level in range(levels) for s in opened], -1)

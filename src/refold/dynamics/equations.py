@@ -47,7 +47,7 @@ class Equation:
 def equations(layer: nn.Module) -> tuple[Equation, ...]:
     """The layers of a stack, lowest first, as they run in evaluation; nothing of the module is touched.
 
-    Errors  RefoldError for what is no map of a state: both directions, dilated layers, highways
+    Errors  RefoldError for both directions, and for dilated layers and highways, which are more than equations
     """
     if isinstance(layer, Recurrent):
         _refuse_stack(layer)

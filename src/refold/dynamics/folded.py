@@ -63,6 +63,11 @@ class Folded:
     def size(self) -> int:
         return sum(part.size for part in self.parts)
 
+    @property
+    def slots(self) -> int:
+        """How many of each state there are: one for each layer."""
+        return len(self.levels)
+
     def step(self, h: Tensor, x: Tensor) -> Tensor:
         return self._through(h, x, False)[0]
 
