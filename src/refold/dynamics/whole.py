@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from refold.nn.layer import Recurrent
 from .system import Part, Stepping, side_by_side, with_jacobian
 
 
-def is_wired(layer: object) -> bool:
+def is_wired(layer: object) -> TypeGuard[Recurrent]:
     """Whether a layer does more between its levels than to hand outputs on, or add to them."""
     if not isinstance(layer, Recurrent) or layer.directions == 2:
         return False
