@@ -25,6 +25,7 @@ if _TYPE_CHECKING:
     import refold.nn as nn  # noqa: F401
     from refold.data.batch import Batch as Batch
     from refold.data.batch import Sequences as Sequences
+    from refold.dynamics.entry import dynamics as dynamics
     from refold.export.from_onnx import from_onnx as from_onnx
     from refold.forecast import Forecaster as Forecaster
     from refold.nn.convert import convert as convert
@@ -83,6 +84,7 @@ _LATER = {
     "contributions": "refold.train.gradients.contributions",
     "convert": "refold.nn.convert",
     "draw": "refold.report.diagram",
+    "dynamics": "refold.dynamics.entry",
     "fit": "refold.train.fit",
     "from_onnx": "refold.export.from_onnx",
     "gradients": "refold.train.gradients.bptt",

@@ -28,6 +28,7 @@ PAGES = [
             "gradients",
             "scale",
             "survival",
+            "dynamics",
             "tasks",
             "forecast",
         )

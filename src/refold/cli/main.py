@@ -18,6 +18,7 @@ from refold.errors import RefoldError
 
 from . import cells, doctor, draw, explain
 from .backtest import backtest
+from .diagnose import diagnose
 from .fit import fit
 from .forecast import forecast
 from .predict import predict
@@ -54,6 +55,7 @@ app.command()(backtest)
 app.command()(fit)
 app.command()(predict)
 app.command()(simulate)
+app.command()(diagnose)
 app.command()(explain.explain)
 app.command()(draw.draw)
 app.command()(cells.cells)

@@ -71,10 +71,7 @@ class OriginNetwork(nn.Module):
         self, features: Tensor, bases: Tensor, expected: Tensor, beside: BesideTold | None = None
     ) -> Tensor:
         dropped = self.chance.dropped
-        features = self.chance.noisy(features)
-        if self.covariates is not None and beside is not None:
-            features = torch.cat([features, self.covariates.features(beside)], dim=-1)
-        e = dropped(torch.tanh(self.embed(features)))
+        e = dropped(self.reads(self.chance.noisy(features), beside))
         q, _ = self.recurrence(e)
         counted = len(bases)
         mixed = self.mix(dropped(torch.cat([q[-counted:], e[-counted:]], dim=-1)))
@@ -84,6 +81,12 @@ class OriginNetwork(nn.Module):
         if self.covariates is not None and beside is not None:
             centre = centre + self.covariates.correction(u, beside, expected)
         return centre if self.head is None else self.head(centre, u, expected)
+
+    def reads(self, features: Tensor, beside: BesideTold | None) -> Tensor:
+        """What the recurrence reads at every origin: (T, B, hidden)."""
+        if self.covariates is not None and beside is not None:
+            features = torch.cat([features, self.covariates.features(beside)], dim=-1)
+        return torch.tanh(self.embed(features))
 
 
 def forecast(

@@ -51,12 +51,16 @@ class SegmentNetwork(nn.Module):
 
     def forward(self, windows: Tensor, own: Tensor) -> Tensor:
         lead = windows.shape[:2]
-        x = windows.reshape(lead.numel(), -1, self.segment).transpose(0, 1)
-        _, state = self.recurrence(torch.relu(self.embed(x)))
+        _, state = self.recurrence(self.reads(windows))
         states = state if isinstance(state, tuple) else (state,)
         states = tuple(s[0].reshape(*lead, 1, -1) for s in states)
         q = branch(self.recurrence, self._asked(own), states)
         return self.head(self.chance.dropped(q)).flatten(-2)[..., : self.horizon]
+
+    def reads(self, windows: Tensor) -> Tensor:
+        """What the recurrence reads of each segment: (segments, W S, hidden)."""
+        x = windows.reshape(windows.shape[:2].numel(), -1, self.segment).transpose(0, 1)
+        return torch.relu(self.embed(x))
 
     def _asked(self, own: Tensor) -> Tensor:
         """What each segment of the future is asked for: (S, m, hidden), or (m, hidden) for all series."""

@@ -42,9 +42,13 @@ class StepNetwork(nn.Module):
 
     def forward(self, windows: Tensor, own: Tensor) -> Tensor:
         lead = windows.shape[:2]
-        x = windows.reshape(lead.numel(), -1, 1).transpose(0, 1)
-        y, _ = self.recurrence(torch.tanh(self.embed(x)))
+        y, _ = self.recurrence(self.reads(windows))
         q = self.chance.dropped(y[-1]).unflatten(0, lead)
         if len(self.series):
             q = torch.cat([q, vectors(self.series, own).expand(*lead, -1)], dim=-1)
         return self.head(q)
+
+    def reads(self, windows: Tensor) -> Tensor:
+        """What the recurrence reads of each value: (back, W S, hidden)."""
+        x = windows.reshape(windows.shape[:2].numel(), -1, 1).transpose(0, 1)
+        return torch.tanh(self.embed(x))

@@ -20,10 +20,10 @@ from refold.errors import DataError
 from . import sequences, windows
 from .course import Course, course
 from .lookback import Lookback, over_segments, over_steps
-from .model import OriginNetwork
+from .model import OriginNetwork, tell
 from .panel import Panel
 from .segments import SegmentNetwork
-from .sequences import Scaled
+from .sequences import Scaled, chain
 from .settings import Over, Settings
 from .skill import begin_by_skill
 from .steps import StepNetwork
@@ -59,7 +59,7 @@ class Way(Protocol):
     course: the rules, for one of the networks that are averaged. past: the panel as tensors, to be trained on; at_end:
     to be forecast from. network: as it starts. learner: with its error, for `fit`. draws: what an epoch trains on, and
     how many that are. ahead: the forecasts of every series after its end, (N, H) in the units of `Scaled.values`.
-    told: the network in words.
+    reads: what a recurrence reads for it, (T, N, hidden). told: the network in words.
     """
 
     def course(self, panel: Panel, horizon: int, settings: Settings, member: int) -> Trained: ...
@@ -74,6 +74,7 @@ class Way(Protocol):
         self, past: Any, course: Any, seed: int
     ) -> tuple[Callable[[int], Sequences], int]: ...
     def ahead(self, networks: Any, pasts: Any, courses: Any) -> Tensor: ...
+    def reads(self, network: Any, past: Any, course: Any) -> Tensor: ...
     def told(self, course: Any) -> str: ...
 
 
@@ -122,6 +123,11 @@ class OverOrigins:
     ) -> Tensor:
         groups = torch.arange(len(pasts[0].z)).split(_TOGETHER)
         return torch.cat([sequences.mean_ahead(networks, pasts, courses, rows) for rows in groups])
+
+    def reads(self, network: OriginNetwork, past: Past, course: Course) -> Tensor:
+        rows = torch.arange(len(past.z))
+        told = tell(past, rows, chain(torch.full_like(rows, past.columns - 1), course), 1)
+        return network.reads(told.features, told.beside)
 
     def told(self, course: Course) -> str:
         bases = [*course.look.names, *["linear autoregression"] * course.lines]
@@ -184,6 +190,9 @@ class OverWindows:
     ) -> Tensor:
         found = [windows.ahead(one, past)[0] for one, past in zip(networks, pasts, strict=True)]
         return torch.stack(found).mean(dim=0)
+
+    def reads(self, network: Any, past: windows.Windows, course: Lookback) -> Tensor:
+        return network.reads(windows.at_end(past))
 
     def told(self, course: Lookback) -> str:
         over = f"over {course.back // course.segment} segments of {course.segment} values"

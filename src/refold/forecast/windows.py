@@ -92,6 +92,12 @@ def forecast(network: OnWindows, past: Windows, rows: Tensor, columns: Tensor) -
     return last + network(seen - last, past.own[rows])
 
 
+def at_end(past: Windows) -> Tensor:
+    """The windows of all series that a forecast from their end is made of: (1, N, back)."""
+    seen = past.z[:, past.columns - past.back :]
+    return (seen - seen[:, -1:])[None]
+
+
 @torch.no_grad()
 def ahead(network: OnWindows, past: Windows, columns: Tensor | None = None) -> Tensor:
     """From some columns (W,) of every series, the last one if None, in the units of `Scaled.values`: (W, N, H)."""
