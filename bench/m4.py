@@ -1,21 +1,23 @@
 """How far off is the forecaster on the complete M4 Hourly, Weekly and Yearly sets?
 
-    python -m bench.m4 FOLDER [--validation] [--only Hourly] [--seeds 0,1,2] [--out FOLDER]
+    python -m bench.m4 FOLDER [--validation] [--only Hourly] [--seeds 0,1,2] [--intervals] [--out FOLDER]
 
 FOLDER holds the competition's wide files (Hourly-train.csv, Hourly-test.csv ...). Each set is written as a
 table in long form and goes the way of `refold forecast`: read_table, from_table, fit_panel,
 predict_panel, with the defaults. --validation holds the last horizon of every *training* series out in
 place of the test files, which are then not opened. Scored as the competition did: sMAPE and MASE are
-means over the series, OWA the mean of both in units of Naive2's; MSIS scores the intervals of 95 percent.
+means over the series, OWA the mean of both in units of Naive2's.
 
 The forecasts go into the folder that --out names, as the competition's scorer reads them; the figures
-into bench/results/m4.json and, for a complete run on the test files, docs/forecast.md.
+into bench/results/m4.json, beside those of other sets and seeds, and from the test files into docs/forecast.md.
+--intervals also trains networks with a Student head on the first seed, and scores their intervals of 95 percent.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import tempfile
 import time
 from collections.abc import Sequence
@@ -26,8 +28,16 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from bench.record import into_docs, machine, save, table
-from refold.forecast import Settings, calibrate, fit_panel, from_table, predict_panel, read_table
+from bench.record import RESULTS, into_docs, machine, save, table
+from refold.forecast import (
+    Panel,
+    Settings,
+    fit_panel,
+    from_table,
+    predict_panel,
+    predicted,
+    read_table,
+)
 from refold.forecast.metrics import msis
 from refold.forecast.naive2 import naive2
 
@@ -109,8 +119,10 @@ def interval_score(train: Wide, test: Wide, low: Wide, high: Wide, period: int) 
     return {"MSIS": float(np.nanmean(scores)), "inside": 100 * float(np.mean(inside))}
 
 
-def measure(case: Case, folder: Path, validation: bool, seed: int, out: Path | None) -> dict:
-    """One set with one seed: the scores and the seconds, from the table to the intervals."""
+def measure(
+    case: Case, folder: Path, validation: bool, seed: int, intervals: bool, out: Path | None
+) -> dict:
+    """One set with one seed: the scores and the seconds, from the table to the forecasts."""
     train = wide(folder / f"{case.name}-train.csv")
     if validation:
         train, test = held_out(train, case.horizon)
@@ -121,29 +133,36 @@ def measure(case: Case, folder: Path, validation: bool, seed: int, out: Path | N
         path = Path(made) / f"{case.name}.csv"
         write_long(train, case.every, path)
         began, worked = time.perf_counter(), time.process_time()
-        settings = Settings(seed=seed)
         panel = from_table(read_table(path))
-        fitted = fit_panel(panel, case.horizon, settings)
-        values = predict_panel(fitted)
-        seconds, processor = time.perf_counter() - began, time.process_time() - worked
-        calibration = calibrate(panel, case.horizon, settings, levels=[LEVEL])
-        (band,) = calibration.bands(panel, values, [LEVEL])
-        whole, all_ = time.perf_counter() - began, time.process_time() - worked
-    names = [s.name for s in panel.series]
-    forecasts, low, high = (dict(zip(names, f, strict=True)) for f in (values, band.low, band.high))
+        fitted = fit_panel(panel, case.horizon, Settings(seed=seed))
+        forecasts = by_name(panel, predict_panel(fitted))
+        taken = {
+            "seconds": time.perf_counter() - began,
+            "processor_seconds": time.process_time() - worked,
+        }
+    found = score(train, test, forecasts, yardstick, case.period)
+    if intervals:
+        found |= bounds(case, panel, train, test, seed)
     if out is not None:
         write_forecasts(forecasts, out / f"{case.name}-{seed}.csv")
-    return {
-        "name": case.name,
-        "seed": seed,
-        "series": len(train),
-        **score(train, test, forecasts, yardstick, case.period),
-        **interval_score(train, test, low, high, case.period),
-        "seconds": {"forecasts": seconds, "and intervals": whole},
-        "processor_seconds": {"forecasts": processor, "and intervals": all_},
-        "weights": fitted.parameters,
-        "courses": [repr(c) for c in fitted.courses],
-    }
+    about = {"name": case.name, "seed": seed, "series": len(train)}
+    courses = [repr(course) for course in fitted.courses]
+    return {**about, **found, **taken, "weights": fitted.parameters, "courses": courses}
+
+
+def by_name(panel: Panel, values: Sequence[Floats]) -> Wide:
+    """Values of every series under its name."""
+    return dict(zip([s.name for s in panel.series], values, strict=True))
+
+
+def bounds(case: Case, panel: Panel, train: Wide, test: Wide, seed: int) -> dict:
+    """What intervals score: of networks that say a Student distribution at every step."""
+    worked = time.process_time()
+    fitted = fit_panel(panel, case.horizon, Settings(seed=seed, head="student"))
+    (band,) = predicted(fitted, levels=[LEVEL]).bands
+    low, high = by_name(panel, band.low), by_name(panel, band.high)
+    found = interval_score(train, test, low, high, case.period)
+    return {**found, "interval_processor_seconds": time.process_time() - worked}
 
 
 def write_forecasts(forecasts: Wide, path: Path) -> None:
@@ -164,35 +183,34 @@ HEAD = (
     "95 % MSIS",
     "of the winner",
     "inside",
-    "processor minutes, with intervals",
+    "processor minutes",
 )
 
 
 def row(case: Case, found: Sequence[dict]) -> list[str]:
     """The means over the seeds of one set, with deviations where there are several."""
-
-    def told(name: str, digits: int) -> str:
-        values = [one[name] for one in found]
-        spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
-        return f"{np.mean(values):.{digits}f}{spread}"
-
-    minutes = [
-        f"{np.mean([one['processor_seconds'][what] for one in found]) / 60:.1f}"
-        for what in ("forecasts", "and intervals")
-    ]
     return [
         case.name,
         f"{found[0]['series']:,}",
         str(case.horizon),
-        told("sMAPE", 2),
-        told("MASE", 3),
-        told("OWA", 3),
+        told(found, "sMAPE", 2),
+        told(found, "MASE", 3),
+        told(found, "OWA", 3),
         case.best,
-        told("MSIS", 1),
+        told(found, "MSIS", 1),
         case.intervals,
-        f"{np.mean([one['inside'] for one in found]):.1f} %",
-        ", ".join(minutes),
+        told(found, "inside", 1, "%"),
+        f"{np.mean([one['processor_seconds'] for one in found]) / 60:.1f}",
     ]
+
+
+def told(found: Sequence[dict], name: str, digits: int, unit: str = "") -> str:
+    """The mean of those that have it, and how far seeds differ."""
+    values = [one[name] for one in found if name in one]
+    if not values:
+        return "-"
+    spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{spread}" + f" {unit}" * bool(unit)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -202,22 +220,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--validation", action="store_true")
     parser.add_argument("--only", choices=[case.name for case in CASES])
     parser.add_argument("--seeds", default="0")
+    parser.add_argument("--intervals", action="store_true", help="of the first seed, too")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args(arguments)
     seeds = [int(seed) for seed in given.seeds.split(",")]
-    rows, results = [], []
+    what = "m4_validation" if given.validation else "m4"
+    results = []
     for case in CASES:
         if given.only in (None, case.name):
-            how = (given.folder, given.validation)
-            found = [measure(case, *how, seed, given.out) for seed in seeds]
-            results += found
-            rows.append(row(case, found))
-            print(table(HEAD, rows[-1:]), flush=True)
-    what = "m4_validation" if given.validation else "m4"
-    if given.only is None:
-        save(what, {**machine(), "results": results})
-    if given.only is None and not given.validation:
+            for seed in seeds:
+                intervals = given.intervals and seed == seeds[0]
+                how = (given.folder, given.validation, seed, intervals, given.out)
+                results.append(measure(case, *how))
+                print(table(HEAD, [row(case, results[-1:])]), flush=True)
+    merged = [*_others(what, results), *results]
+    save(what, {**machine(), "results": merged})
+    if not given.validation:
+        rows = [row(case, own) for case in CASES if (own := _of(merged, case))]
         into_docs("docs/forecast.md", "m4", table(HEAD, rows))
+
+
+def _others(what: str, results: Sequence[dict]) -> list[dict]:
+    """What earlier runs found of other sets and seeds: one set at a time is a run too."""
+    path = RESULTS / f"{what}.json"
+    known = json.loads(path.read_text())["results"] if path.exists() else []
+    now = {(one["name"], one["seed"]) for one in results}
+    return [one for one in known if (one["name"], one["seed"]) not in now]
+
+
+def _of(results: Sequence[dict], case: Case) -> list[dict]:
+    return sorted((r for r in results if r["name"] == case.name), key=lambda r: r["seed"])
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def course(
         origins,
         counted,
         span,
-        settings.steps or min(_steps(sum(lengths)), max(1, _CHAINS // batch)),
+        settings.steps or _steps(sum(lengths), batch, look),
         batch,
         settings.hidden or min(high, max(low, used // _POINTS_FOR_A_UNIT // 16 * 16)),
         _first(settings.dropout, 0.2 if small else 0.1),
@@ -119,6 +119,7 @@ def _stride(span: int, look: Look, member: int) -> int:
     return next((s for s in divisors if s >= span / _ORIGINS), look.season)
 
 
-def _steps(points: int) -> int:
-    """Steps of the optimiser: few points are sooner known by heart."""
-    return round(120 * min(8.0, max(0.5, (points / 500) ** 0.5)))
+def _steps(points: int, batch: int, look: Look) -> int:
+    """Steps of the optimiser: few points are sooner known by heart, and waves sooner understood."""
+    most = min(480 if look.waves else 960, max(1, _CHAINS // batch))
+    return min(most, round(120 * max(0.5, (points / 500) ** 0.5)))
