@@ -187,7 +187,7 @@ def test_a_diverging_forecast_is_cut_off():
 
 def test_many_series_are_looked_at_less_far_back_than_few():
     many, some, few = (course((), 6, [80] * n, Settings()) for n in (23000, 500, 1))
-    assert (many.span, some.span, few.span) == (18, 60, 80)
+    assert (many.span, some.span, few.span) == (14, 60, 80)
     assert many.batch == 512 and few.batch == 16
     assert many.hidden == 128 and few.hidden == 32
     assert few.lines and not some.lines
