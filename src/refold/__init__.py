@@ -22,11 +22,13 @@ from refold.plan.explain import explain as explain
 
 if _TYPE_CHECKING:
     import refold.data.tasks as tasks  # noqa: F401  (rooms under their own names)
+    import refold.forecast as forecast  # noqa: F401
     import refold.nn as nn  # noqa: F401
     from refold.data.batch import Batch as Batch
     from refold.data.batch import Sequences as Sequences
     from refold.dynamics.entry import dynamics as dynamics
     from refold.export.from_onnx import from_onnx as from_onnx
+    from refold.forecast import Covariates as Covariates
     from refold.forecast import Forecaster as Forecaster
     from refold.nn.convert import convert as convert
     from refold.nn.initialise import Initialised as Initialised
@@ -63,6 +65,7 @@ _LATER = {
     "Checkpoint": "refold.train.saving",
     "Clip": "refold.train.clip",
     "Contributions": "refold.train.gradients.contributions",
+    "Covariates": "refold.forecast",
     "EchoState": "refold.nn.reservoir",
     "Errors": "refold.train.errors",
     "Fit": "refold.train.settings",
@@ -94,8 +97,8 @@ _LATER = {
     "regularised": "refold.train.omega",
 }
 
-# Under their own names: rf.nn.LSTM, rf.tasks.task("copy").
-_ROOMS = {"nn": "refold.nn", "tasks": "refold.data.tasks"}
+# Under their own names: rf.nn.LSTM, rf.tasks.task("copy"), rf.forecast.Settings.
+_ROOMS = {"forecast": "refold.forecast", "nn": "refold.nn", "tasks": "refold.data.tasks"}
 
 
 def __getattr__(name: str) -> object:
