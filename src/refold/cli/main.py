@@ -17,6 +17,7 @@ from rich.text import Text
 from refold.errors import RefoldError
 
 from . import cells, doctor, draw, explain
+from .anomalies import anomalies
 from .backtest import backtest
 from .fit import fit
 from .forecast import forecast
@@ -52,6 +53,7 @@ app.command()(forecast)
 app.command()(backtest)
 app.command()(fit)
 app.command()(predict)
+app.command()(anomalies)
 app.command()(explain.explain)
 app.command()(draw.draw)
 app.command()(cells.cells)

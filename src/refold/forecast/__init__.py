@@ -3,6 +3,7 @@
 read_table -> Panel -> evaluate (beside naive forecasts) / fit_panel -> predict_panel -> frame.
 """
 
+from .anomalies import Anomalies, find_anomalies
 from .backtest import Backtest, backtest_panel, check_windows
 from .evaluate import Evaluation, Ranking, Row, compare, evaluate, interval_names, recalibrated
 from .forecaster import (
@@ -18,11 +19,19 @@ from .panel import Panel, Series, from_frame, from_table
 from .saved import Saved, read_folder, write_folder
 from .settings import Settings
 from .table import Columns, Table, read_table
-from .tables import backtest_csv, backtest_frame, forecast_csv, forecast_frame
+from .tables import (
+    anomalies_csv,
+    anomalies_frame,
+    backtest_csv,
+    backtest_frame,
+    forecast_csv,
+    forecast_frame,
+)
 from .update import appended
 from .verdict import verdict
 
 __all__ = [
+    "Anomalies",
     "Backtest",
     "Backtested",
     "Band",
@@ -38,6 +47,8 @@ __all__ = [
     "Series",
     "Settings",
     "Table",
+    "anomalies_csv",
+    "anomalies_frame",
     "appended",
     "backtest_csv",
     "backtest_frame",
@@ -48,6 +59,7 @@ __all__ = [
     "check_windows",
     "compare",
     "evaluate",
+    "find_anomalies",
     "fit_panel",
     "forecast_csv",
     "forecast_frame",

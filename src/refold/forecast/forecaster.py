@@ -76,7 +76,7 @@ def fit_panel(
     began = time.perf_counter()
     check_length(panel, horizon)
     courses, usual, networks, runs = [], [], [], []
-    with _one_thread():
+    with one_thread():
         data = scaled(panel, horizon, transform)
         for member in range(settings.members):
             way = _course(panel, horizon, settings, member)
@@ -133,7 +133,7 @@ def _trained(
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """The products of one origin are too small to be shared: threads only wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -150,7 +150,7 @@ def predict_panel(fitted: Fitted) -> list[Floats]:
     geometric mean.
     """
     parts = zip(fitted.networks, fitted.pasts, fitted.courses, strict=True)
-    with _one_thread():
+    with one_thread():
         z = torch.stack([_ahead(*part) for part in parts]).mean(dim=0)
     return [fitted.data.invert(i, own) for i, own in enumerate(z.numpy().astype(np.float64))]
 

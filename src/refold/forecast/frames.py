@@ -11,13 +11,21 @@ from typing import Any
 from refold.errors import DataError
 from refold.ir.trace import Cell
 
+from .anomalies import find_anomalies
 from .backtest import Backtest, backtest_panel
 from .forecaster import Fitted, fit_panel, on_panel, predict_panel
 from .intervals import Calibration, Sides, calibrate, check_levels
-from .panel import from_frame
+from .panel import Panel, from_frame
 from .saved import Saved, read_folder, write_folder
 from .settings import Settings
-from .tables import Kind, backtest_frame, forecast_frame, horizon_frame, metrics_frame
+from .tables import (
+    Kind,
+    anomalies_frame,
+    backtest_frame,
+    forecast_frame,
+    horizon_frame,
+    metrics_frame,
+)
 from .update import appended
 
 
@@ -136,12 +144,7 @@ class Forecaster:
 
         Errors  DataError for a series that is too short for so many windows.
         """
-        kind, panel = self._kind, None
-        if frame is None:
-            panel = self._used("backtest", "or pass a frame").panel
-        else:
-            panel = from_frame(frame, self.freq, self.seasons)
-            kind = Kind.of(frame, panel)
+        kind, panel = self._of(frame, "backtest")
         levels = () if level is None else check_levels(level)
         found = backtest_panel(
             panel,
@@ -159,6 +162,29 @@ class Forecaster:
             kind.of_frame(horizon_frame(found)),
             found,
         )
+
+    def anomalies(
+        self,
+        frame: Any = None,
+        *,
+        level: float = 99,
+        last: int | None = None,
+        ahead: int = 1,
+    ) -> Any:
+        """The last values of every series, and which of them its past had not led to expect.
+
+        Columns unique_id, ds, y, y_hat, y_hat-lo-99, y_hat-hi-99, score (in halves of the interval),
+        p_value, is_anomaly. `last` values are judged, a third of the shortest series if None, each as
+        forecast `ahead` steps before, by networks that have not seen them: others than those that
+        were fitted. See `refold.forecast.anomalies` for what the level guarantees.
+
+        Errors  DataError for series that are too short, or for this level.
+        """
+        kind, panel = self._of(frame, "anomalies")
+        found = find_anomalies(
+            panel, self.horizon, self.settings, level=level, last=last, ahead=ahead
+        )
+        return kind.of_frame(anomalies_frame(found))
 
     def update(self, frame: Any) -> Forecaster:
         """Go on from newer rows: the next forecast starts after them. Nothing is trained.
@@ -200,6 +226,13 @@ class Forecaster:
         )
         model.fitted, model.calibration, model._kind = saved.fitted, saved.calibration, saved.kind
         return model
+
+    def _of(self, frame: Any, verb: str) -> tuple[Kind, Panel]:
+        """A frame as a panel, and its kind; None is what the forecaster was fitted to."""
+        if frame is None:
+            return self._kind, self._used(verb, "or pass a frame").panel
+        panel = from_frame(frame, self.freq, self.seasons)
+        return Kind.of(frame, panel), panel
 
     def _used(self, verb: str, other: str = "") -> Fitted:
         if self.fitted is None:

@@ -129,7 +129,7 @@ class Calibration:
 
     def extended(self, known: Panel, held_out: Panel, forecasts: Sequence[Floats]) -> Calibration:
         """With the errors of one more origin, at the ends of the known series."""
-        more = _scores(known, held_out, forecasts, self.transform)
+        more = scores_of(known, held_out, forecasts, self.transform)
         scores = np.concatenate([self.scores, more])
         return replace(self, scores=scores, origins=self.origins + 1)
 
@@ -168,10 +168,10 @@ def _moved(f: Floats, by: Floats, scale: Scale) -> Floats:
     return np.where(by > 0, np.maximum(found, f), np.where(by < 0, np.minimum(found, f), f))
 
 
-def _scores(
+def scores_of(
     known: Panel, held_out: Panel, forecasts: Sequence[Floats], transform: Transform
 ) -> Floats:
-    """The errors at one origin: (series, H)."""
+    """Value minus forecast of what came after each known series, in its units: (series, H)."""
     found = []
     for early, late, f in zip(known.series, held_out.series, forecasts, strict=True):
         scale = unit_of(early.values, transform, known.season)
@@ -212,7 +212,7 @@ def calibrate(
     transform = transform or choose_transform([s.values for s in panel.series])
     fitted = fit_panel(whole.split(back)[0], horizon, settings, progress, transform)
     scores = [
-        _scores(known, held_out, predict_panel(on_panel(fitted, known)), transform)
+        scores_of(known, held_out, predict_panel(on_panel(fitted, known)), transform)
         for known, held_out in rolling(whole, horizon, origins, step=1)
     ]
     return Calibration(np.concatenate(scores), transform, sides, origins, len(long))

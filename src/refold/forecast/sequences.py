@@ -114,24 +114,36 @@ def _usual(values: Sequence[Floats], errors: Floats, horizon: int, lag: int) -> 
 
 
 def past_of(
-    panel: Panel, data: Scaled, course: Course, most: int | None = None, usual: float | None = None
+    panel: Panel,
+    data: Scaled,
+    course: Course,
+    most: int | None = None,
+    usual: float | None = None,
+    known: Panel | None = None,
 ) -> Past:
     """The panel as tensors, as far back as this course looks, or `most` steps.
 
-    usual: the width that is usual in the panel that was trained on; None measures it here.
+    usual: the width that is usual in the panel that was trained on; None measures it here. known:
+    the same series up to where linear autoregressions may look; None lets them have all.
     """
     if most is None:
         most = course.span + (course.origins + 1) * course.stride
     lines = None
     if course.lines:
-        lines = [_lines(s.values, data, i, course, most) for i, s in enumerate(panel.series)]
+        early = (known or panel).series
+        lines = [
+            _lines(s.values, data, i, course, most, early[i].values)
+            for i, s in enumerate(panel.series)
+        ]
     return window.past(data.values, course.look, most, lines, usual)
 
 
-def _lines(values: Floats, data: Scaled, i: int, course: Course, most: int) -> Floats:
-    """The linear autoregression's forecasts from the last steps of a series: (most, H)."""
+def _lines(
+    values: Floats, data: Scaled, i: int, course: Course, most: int, known: Floats
+) -> Floats:
+    """The forecasts from the last steps of a series by its autoregression, fitted to `known`: (most, H)."""
     scale = data.scales[i]
-    line = autoregression(values, course.look.seasons, scale)
+    line = autoregression(known, course.look.seasons, scale)
     z = scale.apply(values)
     padded = np.concatenate([np.repeat(z[0], line.order), z])
     origins = np.arange(max(0, len(z) - most), len(z))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from refold.errors import DataError
 
+from .anomalies import Anomalies
 from .backtest import Backtest
 from .calendar import Stamps
 from .evaluate import Ranking
@@ -93,6 +94,34 @@ def _backtested(found: Backtest) -> tuple[dict[str, Stamps], dict[str, Any]]:
         "y_hat": np.concatenate([w.model.forecasts[i] for w, i in parts]),
     }
     return stamps, columns | _of_bands(bands)
+
+
+def anomalies_frame(found: Anomalies) -> pl.DataFrame:
+    """unique_id, ds, y, y_hat, the bounds of the level, score, p_value and is_anomaly."""
+    stamps = found.panel.aware(np.concatenate([s.stamps for s in found.judged.series]))
+    return _of_anomalies(found, stamps)
+
+
+def anomalies_csv(found: Anomalies) -> str:
+    """The same as CSV; dates as in `forecast_csv`."""
+    stamps = np.concatenate([s.stamps for s in found.judged.series])
+    texts = pl.Series("ds", found.panel.texts(stamps, offsets=True))
+    return _of_anomalies(found, texts).write_csv()
+
+
+def _of_anomalies(found: Anomalies, ds: pl.Series) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "unique_id": [s.name for s in found.judged.series for _ in range(len(s))],
+            "ds": ds,
+            "y": np.concatenate([s.values for s in found.judged.series]),
+            "y_hat": np.concatenate(found.forecasts),
+            **_of_bands([found.band]),
+            "score": np.concatenate(found.scores),
+            "p_value": np.concatenate(found.p_values),
+            "is_anomaly": np.concatenate(found.flags),
+        }
+    )
 
 
 def _of_bands(bands: Sequence[Band]) -> dict[str, Floats]:

@@ -10,8 +10,12 @@ from .figures import (
     to_svg,
 )
 from .page import backtest_page, cell_text, forecast_page
+from .verbs import Shown, anomalies_figure, anomalies_table, plain_page
 
 __all__ = [
+    "Shown",
+    "anomalies_figure",
+    "anomalies_table",
     "backtest_figure",
     "backtest_page",
     "cell_text",
@@ -19,6 +23,7 @@ __all__ = [
     "forecast_figure",
     "forecast_page",
     "is_own_png",
+    "plain_page",
     "require_plots",
     "to_png",
     "to_svg",

@@ -1,0 +1,99 @@
+"""Figures and pages of what is asked of series beside their forecast: a drawing and a table each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from refold.forecast import Anomalies
+
+from .figures import INK, legend, panels, style, tail
+from .page import captioned, details, document, made, number, plain_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A table of a page: its heading, its columns, its rows as text. folded: behind a summary."""
+
+    heading: str
+    names: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    folded: bool = False
+
+    def html(self) -> str:
+        """The table under its heading."""
+        table = plain_table(self.names, self.rows, self.heading)
+        if self.folded:
+            return details(self.heading, table)
+        return f"<h2>{escape(self.heading)}</h2>{table}"
+
+
+def plain_page(
+    sentences: Sequence[str],
+    *,
+    title: str,
+    about: str,
+    figures: Sequence[tuple[str, str]],
+    tables: Sequence[Shown],
+    settings: Mapping[str, str],
+    command: str,
+) -> str:
+    """A page as text: the answer in words, figures as (<svg>, caption), tables, how it was made."""
+    said = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="sub">{escape(about)}</p>',
+        f'<section class="verdict" aria-label="Verdict">{said}</section>',
+        *(captioned(svg, caption) for svg, caption in figures),
+        *(table.html() for table in tables),
+        *made(settings, command),
+    ]
+    return document(title, "\n".join(parts))
+
+
+def anomalies_figure(found: Anomalies) -> Figure:
+    """The judged part of each series with its interval, anomalies as rings; the first six series.
+
+    Where some series have anomalies and others none, those that have most come first.
+    """
+    most = np.argsort([-int(flags.sum()) for flags in found.flags], kind="stable")
+    figure, axes = panels(found.panel)
+    for ax, i in zip(axes, most, strict=False):
+        series, judged, flags = found.panel.series[i], found.judged.series[i], found.flags[i]
+        start = max(0, len(series) - len(judged) - tail(len(judged), len(judged) // 6, 1))
+        label = f"{found.band.level:g} % interval"
+        low, high = found.band.low[i], found.band.high[i]
+        ax.fill_between(judged.stamps, low, high, color=INK["model"], alpha=0.18, lw=0, label=label)
+        observed = (series.stamps[start:], series.values[start:])
+        ax.plot(*observed, color=INK["history"], lw=1.2, label="observed")
+        at = (judged.stamps[flags], judged.values[flags])
+        ring = {"marker": "o", "ms": 8, "mew": 1.8, "mfc": "none", "ls": "none"}
+        ax.plot(*at, color=INK["test"], label="anomaly", **ring)
+        style(ax, series.stamps.dtype.kind == "M")
+        ax.set_title(series.name, loc="left", fontsize=10, color=INK["text"])
+    legend(figure, axes[0])
+    return figure
+
+
+def anomalies_table(found: Anomalies) -> Shown:
+    """The anomalies, the furthest out first."""
+    rows = []
+    for i, (series, flags) in enumerate(zip(found.judged.series, found.flags, strict=True)):
+        stamps = found.panel.texts(series.stamps)
+        parts = (series.values, found.forecasts[i], found.band.low[i], found.band.high[i])
+        for at in np.flatnonzero(flags):
+            numbers = [number(float(part[at])) for part in parts]
+            score = float(found.scores[i][at])
+            p_value = number(float(found.p_values[i][at]))
+            rows.append((score, [series.name, stamps[at], *numbers, number(score), p_value]))
+    rows.sort(key=lambda row: -row[0])
+    level = f"{found.band.level:g} %"
+    names = ("unique_id", "ds", "y", "y_hat", f"low {level}", f"high {level}", "score", "p_value")
+    return Shown("Anomalies", names, [row for _, row in rows])

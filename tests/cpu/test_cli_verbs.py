@@ -1,0 +1,76 @@
+"""anomalies, importance and tune as a user meets them."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from refold.forecast import Settings
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Defaults that train in no time: for what does not depend on the training."""
+    monkeypatch.setattr(
+        "refold.forecast.Settings",
+        lambda **given: Settings(**{"members": 1, "steps": 3, "rate": 1e-3, **given}),
+    )
+
+
+@pytest.fixture
+def shop(tmp_path):
+    """A good file of 60 months, with one that is wrong."""
+    days = pl.date_range(pl.date(2020, 1, 1), pl.date(2024, 12, 1), "1mo", eager=True)
+    values = 20 + np.arange(60) + 5 * np.sin(np.arange(60))
+    values[50] += 200
+    pl.DataFrame({"day": days, "sold": values}).write_csv(tmp_path / "shop.csv")
+    return tmp_path / "shop.csv"
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def plain(text):
+    return " ".join(text.split())
+
+
+# anomalies
+
+
+def test_anomalies(refold, quick, shop, tmp_path):
+    code, out, _ = refold("anomalies", shop, "-H", 3, "--level", 90)
+    assert code == 0
+    folder = tmp_path / "refold-anomalies"
+    assert names(folder) == ["anomalies.csv", "anomalies.png", "report.html"]
+    frame = pl.read_csv(folder / "anomalies.csv")
+    assert frame.height == 20 and frame["ds"][0] == "2023-05-01"
+    assert frame.filter("is_anomaly")["ds"].to_list().count("2024-03-01") == 1
+    assert "of 20 values lie outside of the 90 % interval" in plain(out) and "2024-03-01" in out
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    for word in ("2024-03-01", "So many would by chance alone: 2.", "--level 90", "<svg"):
+        assert word in page
+    assert "--last 20 --ahead 1" in page
+
+
+def test_anomalies_without_a_plot_and_with_a_few_values(refold, quick, shop, tmp_path):
+    words = ("--level", 90, "--last", 12, "--ahead", 2, "--no-plot", "--out", "a")
+    code, _, _ = refold("anomalies", shop, "-H", 3, *words)
+    assert code == 0 and names(tmp_path / "a") == ["anomalies.csv", "report.html"]
+    assert pl.read_csv(tmp_path / "a/anomalies.csv").height == 12
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("-H", 3), "99 % needs 99 errors of the forecaster, and there are 20"),
+        (("-H", 3, "--level", "80,90"), "2 levels are given"),
+        (("-H", 3, "--level", 90, "--last", 40), "to judge the last 40 takes 86"),
+        (("-H", 3, "--level", 90, "--ahead", 4), "ahead is 4"),
+        ((), "no horizon is given"),
+    ],
+)
+def test_what_anomalies_refuses(refold, shop, tmp_path, words, text, monkeypatch):
+    monkeypatch.setattr("refold.forecast.anomalies.fit_panel", None)
+    code, _, err = refold("anomalies", shop, *words)
+    assert code == 2 and text in plain(err) and "fix:" in err
+    assert names(tmp_path) == ["shop.csv"]
