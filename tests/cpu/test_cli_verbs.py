@@ -74,3 +74,34 @@ def test_what_anomalies_refuses(refold, shop, tmp_path, words, text, monkeypatch
     code, _, err = refold("anomalies", shop, *words)
     assert code == 2 and text in plain(err) and "fix:" in err
     assert names(tmp_path) == ["shop.csv"]
+
+
+# importance
+
+
+def test_importance(refold, quick, shop, tmp_path):
+    code, out, _ = refold("importance", shop, "-H", 3, "--origins", 6, "--repeats", 3)
+    assert code == 0
+    folder = tmp_path / "refold-importance"
+    assert names(folder) == ["importance.csv", "importance.png", "report.html"]
+    frame = pl.read_csv(folder / "importance.csv")
+    assert frame.columns == ["inputs", "rise", "deviation", "share"]
+    assert {"recent values", "season of 12", "linear autoregression"} <= set(frame["inputs"])
+    assert "Forecasts hang most on the" in plain(out)
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "--origins 6 --repeats 3" in page and "<svg" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("-H", 3, "--repeats", 1), "repeats is 1"),
+        (("-H", 3, "--origins", 90), "take at most 49 origins"),
+        ((), "no horizon is given"),
+    ],
+)
+def test_what_importance_refuses(refold, shop, tmp_path, words, text, monkeypatch):
+    monkeypatch.setattr("refold.forecast.importance.fit_panel", None)
+    code, _, err = refold("importance", shop, *words)
+    assert code == 2 and text in plain(err) and "fix:" in err
+    assert names(tmp_path) == ["shop.csv"]

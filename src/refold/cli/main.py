@@ -21,6 +21,7 @@ from .anomalies import anomalies
 from .backtest import backtest
 from .fit import fit
 from .forecast import forecast
+from .importance import importance
 from .predict import predict
 from .task import task
 
@@ -54,6 +55,7 @@ app.command()(backtest)
 app.command()(fit)
 app.command()(predict)
 app.command()(anomalies)
+app.command()(importance)
 app.command()(explain.explain)
 app.command()(draw.draw)
 app.command()(cells.cells)

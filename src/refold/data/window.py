@@ -30,6 +30,14 @@ _EXACT = 0.01
 # The width of a walk, in mean moves of a step: what it moves by in ten steps or so.
 _STEPS = 3.0
 
+# What a network is told of, beside the seasons.
+RECENT, BLOCKS = "recent values", "means further back"
+
+
+def lag_name(season: int, more: int) -> str:
+    """What a season is called, `more` of them further back."""
+    return f"{more + 1} seasons of {season} ago" if more else f"season of {season}"
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -101,6 +109,13 @@ class Look:
             seasonal += [of, f"{of} + level"] if self.waves else [f"{of} + level"]
         drifts = [f"drift of {width}" for width in self.drifts]
         return ("last value", *seasonal, *drifts, "mean")
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """What each of the continuations hangs on, by the names of `told`."""
+        per_lag = 2 if self.waves else 1
+        seasonal = [lag_name(*lag) for lag in self.lags for _ in range(per_lag)]
+        return (RECENT, *seasonal, *["drift"] * len(self.drifts), BLOCKS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -279,20 +294,35 @@ def _seasonal(
 
 def seen(past: Past, rows: Tensor, columns: Tensor) -> Tensor:
     """What a network is told at an origin, in the units of the series there: (T, B, features)."""
+    return joined(told(past, rows, columns))
+
+
+def joined(parts: dict[str, Tensor]) -> Tensor:
+    """What `told` gives as one, outliers cut."""
+    return torch.cat(list(parts.values()), dim=-1).clamp(-_LIMIT, _LIMIT)
+
+
+def told(past: Past, rows: Tensor, columns: Tensor) -> dict[str, Tensor]:
+    """The same by what it is of, in order: (T, B, features of it) each."""
     look, width = past.look, unit(past, rows, columns)[..., None]
     level = at(past.level, rows, columns)[..., None]
     near = at(past.z, rows, columns[..., None] - torch.arange(not look.waves, look.recent))
     blocks = at(past.mean, rows, columns[..., None] - look.width * torch.arange(look.blocks))
     count = columns - past.first[rows]
-    parts = [(width / past.usual).log(), _age(count, look)]
-    parts += [(near - level) / width, (blocks - level) / width]
+    parts = {
+        "size and age": torch.cat([(width / past.usual).log(), _age(count, look)], dim=-1),
+        RECENT: (near - level) / width,
+        BLOCKS: (blocks - level) / width,
+    }
     for season, more in look.lags:
         ago = season * (more + 1)
         change = level - at(past.level, rows, columns - ago)[..., None]
         usual = 1.0 if look.waves else ago**0.5 / _STEPS
         again = _seasonal(past, rows, columns, season, more, level)[0]
-        parts += [again / width, change / (usual * width), (count >= ago).float()[..., None]]
-    return torch.cat(parts, dim=-1).clamp(-_LIMIT, _LIMIT)
+        known = (count >= ago).float()[..., None]
+        each = [again / width, change / (usual * width), known]
+        parts[lag_name(season, more)] = torch.cat(each, dim=-1)
+    return parts
 
 
 def _age(count: Tensor, look: Look) -> Tensor:

@@ -14,6 +14,7 @@ from .forecaster import (
     predict_panel,
 )
 from .frames import Backtested, Forecaster
+from .importance import Importance, find_importance
 from .intervals import Band, Calibration, calibrate, check_levels
 from .panel import Panel, Series, from_frame, from_table
 from .saved import Saved, read_folder, write_folder
@@ -26,6 +27,7 @@ from .tables import (
     backtest_frame,
     forecast_csv,
     forecast_frame,
+    importance_frame,
 )
 from .update import appended
 from .verdict import verdict
@@ -40,6 +42,7 @@ __all__ = [
     "Evaluation",
     "Fitted",
     "Forecaster",
+    "Importance",
     "Panel",
     "Ranking",
     "Row",
@@ -60,11 +63,13 @@ __all__ = [
     "compare",
     "evaluate",
     "find_anomalies",
+    "find_importance",
     "fit_panel",
     "forecast_csv",
     "forecast_frame",
     "from_frame",
     "from_table",
+    "importance_frame",
     "interval_names",
     "on_panel",
     "predict_panel",

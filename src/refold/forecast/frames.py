@@ -14,6 +14,7 @@ from refold.ir.trace import Cell
 from .anomalies import find_anomalies
 from .backtest import Backtest, backtest_panel
 from .forecaster import Fitted, fit_panel, on_panel, predict_panel
+from .importance import find_importance
 from .intervals import Calibration, Sides, calibrate, check_levels
 from .panel import Panel, from_frame
 from .saved import Saved, read_folder, write_folder
@@ -24,6 +25,7 @@ from .tables import (
     backtest_frame,
     forecast_frame,
     horizon_frame,
+    importance_frame,
     metrics_frame,
 )
 from .update import appended
@@ -185,6 +187,22 @@ class Forecaster:
             panel, self.horizon, self.settings, level=level, last=last, ahead=ahead
         )
         return kind.of_frame(anomalies_frame(found))
+
+    def explain(self, frame: Any = None, *, origins: int | None = None, repeats: int = 10) -> Any:
+        """What forecasts hang on: the rise of their error when a group of inputs is another origin's.
+
+        Columns inputs (recent values, each season, ...), rise and deviation over `repeats` permutations
+        (in naive errors, as MASE), share (of the error). Measured from `origins` origins at the end,
+        by networks that have not seen it: others than those that were fitted. See
+        `refold.forecast.importance`.
+
+        Errors  DataError for series that are too short.
+        """
+        kind, panel = self._of(frame, "explain")
+        found = find_importance(
+            panel, self.horizon, self.settings, origins=origins, repeats=repeats
+        )
+        return kind.of_frame(importance_frame(found))
 
     def update(self, frame: Any) -> Forecaster:
         """Go on from newer rows: the next forecast starts after them. Nothing is trained.

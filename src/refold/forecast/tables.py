@@ -17,6 +17,7 @@ from .anomalies import Anomalies
 from .backtest import Backtest
 from .calendar import Stamps
 from .evaluate import Ranking
+from .importance import Importance
 from .intervals import Band
 from .panel import Panel
 
@@ -130,6 +131,18 @@ def _of_bands(bands: Sequence[Band]) -> dict[str, Floats]:
         for band in bands
         for side, values in (("lo", band.low), ("hi", band.high))
     }
+
+
+def importance_frame(found: Importance) -> pl.DataFrame:
+    """One row for each group of inputs: the rise of the error without it, its deviation, its share."""
+    return pl.DataFrame(
+        {
+            "inputs": list(found.names),
+            "rise": found.means,
+            "deviation": found.deviations,
+            "share": found.means / found.error,
+        }
+    )
 
 
 def metrics_frame(found: Ranking, names: Sequence[str]) -> pl.DataFrame:

@@ -10,7 +10,14 @@ from .figures import (
     to_svg,
 )
 from .page import backtest_page, cell_text, forecast_page
-from .verbs import Shown, anomalies_figure, anomalies_table, plain_page
+from .verbs import (
+    Shown,
+    anomalies_figure,
+    anomalies_table,
+    importance_figure,
+    importance_table,
+    plain_page,
+)
 
 __all__ = [
     "Shown",
@@ -22,6 +29,8 @@ __all__ = [
     "errors_figure",
     "forecast_figure",
     "forecast_page",
+    "importance_figure",
+    "importance_table",
     "is_own_png",
     "plain_page",
     "require_plots",

@@ -114,7 +114,7 @@ def panels(panel: Panel) -> tuple[Figure, list[Axes]]:
     number = min(len(panel.series), _MOST_PANELS)
     columns = 1 if number == 1 else 2
     rows = -(-number // columns)
-    figure = _figure(9.6, 4.3 if rows == 1 else 2.5 * rows + 0.7)
+    figure = sheet(9.6, 4.3 if rows == 1 else 2.5 * rows + 0.7)
     axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     for ax in axes[number:]:
         ax.set_visible(False)
@@ -144,7 +144,7 @@ def errors_figure(found: Ranking) -> Figure:
     """Mean absolute error by step ahead, for every method."""
     from matplotlib.ticker import MaxNLocator
 
-    figure = _figure(9.6, 3.4)
+    figure = sheet(9.6, 3.4)
     ax = figure.subplots()
     steps = np.arange(1, len(found.model.by_horizon) + 1)
     others = [row for row in found.rows if not row.is_model]
@@ -211,7 +211,7 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
     return svg.replace("<svg", f'<svg role="img" aria-label="{description}"', 1)
 
 
-def _figure(width: float, height: float) -> Figure:
+def sheet(width: float, height: float) -> Figure:
     """A figure apart from pyplot's global state."""
     from matplotlib.figure import Figure
 
@@ -221,6 +221,13 @@ def _figure(width: float, height: float) -> Figure:
 def tail(length: int, horizon: int, season: int) -> int:
     """How much history shows the shape of a series and leaves the forecast room."""
     return min(length, max(6 * horizon, 4 * season if season <= 4 * horizon else season, 24))
+
+
+def plain_ticks() -> Any:
+    """A few round numbers along an axis that holds no dates."""
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(nbins=7)
 
 
 def style(ax: Axes, dates: bool) -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from refold.forecast import Anomalies
+from refold.forecast import Anomalies, Importance
 
-from .figures import INK, legend, panels, style, tail
+from .figures import INK, legend, panels, plain_ticks, sheet, style, tail
 from .page import captioned, details, document, made, number, plain_table
 
 if TYPE_CHECKING:
@@ -97,3 +97,30 @@ def anomalies_table(found: Anomalies) -> Shown:
     level = f"{found.band.level:g} %"
     names = ("unique_id", "ds", "y", "y_hat", f"low {level}", f"high {level}", "score", "p_value")
     return Shown("Anomalies", names, [row for _, row in rows])
+
+
+def importance_figure(found: Importance) -> Figure:
+    """How far the error rises without each group, the most first; whiskers are one deviation."""
+    figure = sheet(9.6, 0.42 * len(found.names) + 1.1)
+    ax = figure.subplots()
+    places = np.arange(len(found.names))[::-1]
+    whisker = {"ecolor": INK["history"], "elinewidth": 1.4}
+    ax.barh(
+        places, found.means, xerr=found.deviations, height=0.6, color=INK["model"], error_kw=whisker
+    )
+    style(ax, dates=False)
+    ax.grid(axis="y", visible=False)
+    ax.grid(axis="x", color=INK["rule"], lw=0.7)
+    ax.xaxis.set_major_locator(plain_ticks())
+    ax.set_yticks(places, found.names, color=INK["text"])
+    ax.set_xlabel("rise of the error, in naive errors (MASE)", color=INK["muted"])
+    return figure
+
+
+def importance_table(found: Importance) -> Shown:
+    """The rise of the error without each group."""
+    rows = [
+        [name, number(float(mean)), number(float(deviation)), f"{mean / found.error:.1%}"]
+        for name, mean, deviation in zip(found.names, found.means, found.deviations, strict=True)
+    ]
+    return Shown("Rise of the error", ("inputs", "rise", "deviation", "share"), rows)
