@@ -1,5 +1,7 @@
 """anomalies, importance and tune as a user meets them."""
 
+import json
+
 import numpy as np
 import polars as pl
 import pytest
@@ -103,5 +105,76 @@ def test_importance(refold, quick, shop, tmp_path):
 def test_what_importance_refuses(refold, shop, tmp_path, words, text, monkeypatch):
     monkeypatch.setattr("refold.forecast.importance.fit_panel", None)
     code, _, err = refold("importance", shop, *words)
+    assert code == 2 and text in plain(err) and "fix:" in err
+    assert names(tmp_path) == ["shop.csv"]
+
+
+# tune
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Trials of a few steps."""
+    from refold.forecast import tuning
+
+    monkeypatch.setitem(tuning._NUMBERS, "steps", (3, 6))
+    monkeypatch.setitem(tuning._NUMBERS, "hidden", (4, 16))
+    monkeypatch.setattr(tuning, "_MEMBERS", (1,))
+
+
+def test_tune_then_fit_with_what_was_found(refold, quick, few, shop, tmp_path):
+    words = ("--trials", 3, "--windows", 2, "--study", "study.log")
+    code, out, _ = refold("tune", shop, "-H", 3, *words)
+    assert code == 0
+    folder = tmp_path / "refold-tuning"
+    assert names(folder) == ["report.html", "settings.json", "trials.csv", "tuning.png"]
+    assert pl.read_csv(folder / "trials.csv").height == 3
+    assert "On the last 3 months, held out, MAE is" in plain(out)
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "--trials 3 --windows 2" in page and "<svg" in page
+    settings = json.loads((folder / "settings.json").read_text())
+    assert "seed" not in settings and settings["members"] == 1
+
+    kept = {**settings, "cell": "lstm", "hidden": 5}
+    (tmp_path / "s.json").write_text(json.dumps(kept))
+    code, _, _ = refold("fit", shop, "-H", 3, "--settings", "s.json", "--out", "m")
+    assert code == 0
+    about = json.loads((tmp_path / "m/about.json").read_text())
+    assert (about["settings"]["cell"], about["settings"]["hidden"]) == ("lstm", 5)
+    words = ("--settings", "s.json", "--windows", 1, "--no-plot", "--out", "b")
+    code, _, _ = refold("backtest", shop, "-H", 3, *words)
+    page = (tmp_path / "b/report.html").read_text(encoding="utf-8")
+    assert code == 0 and "--settings s.json --seed 0" in page and "lstm with 5 units" in page
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "'no settings'; settings are cell, hidden"),
+        ('{"units": 5}', "has 'units'"),
+        ('{"hidden": 5.5}', "has hidden 5.5"),
+        ('{"cell": 5}', "has cell 5"),
+        ('{"cell": "gruu"}', "gruu"),
+        ('{"hidden": 0}', "hidden is 0"),
+    ],
+)
+def test_files_of_settings_that_are_refused(refold, shop, tmp_path, text, told):
+    (tmp_path / "s.json").write_text(text)
+    code, out, err = refold("fit", shop, "-H", 3, "--settings", "s.json")
+    assert code == 2 and told in plain(err) and out == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("-H", 3, "--trials", 0), "trials is 0"),
+        (("-H", 3, "--windows", 40), "40 windows 3 apart at horizon 3 need 129"),
+        ((), "no horizon is given"),
+    ],
+)
+def test_what_tune_refuses(refold, shop, tmp_path, words, text, monkeypatch):
+    monkeypatch.setattr("refold.forecast.tuning.fit_panel", None)
+    code, _, err = refold("tune", shop, *words)
     assert code == 2 and text in plain(err) and "fix:" in err
     assert names(tmp_path) == ["shop.csv"]

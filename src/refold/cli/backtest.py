@@ -33,6 +33,7 @@ def backtest(
     season: given.Season = None,
     level: given.Level = None,
     cell: given.CellName = None,
+    tuned: given.SettingsFile = None,
     seed: given.Seed = 0,
     out: given.Out = Path("refold-backtest"),
     plot: given.Plot = True,
@@ -47,7 +48,7 @@ def backtest(
     if plot:
         report.require_plots()
     words = given.Words(
-        file, horizon, example_name, target, time, id, freq, season, level, cell, seed
+        file, horizon, example_name, target, time, id, freq, season, level, cell, seed, tuned
     )
     # What is measured takes no part in the search for seasons.
     back = max(0, windows - 1) * max(1, step or horizon or 1) + (horizon or 1)

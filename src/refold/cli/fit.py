@@ -24,6 +24,7 @@ def fit(
         bool, typer.Option(help="Measure errors too, so that predict --level has what it needs.")
     ] = True,
     cell: given.CellName = None,
+    tuned: given.SettingsFile = None,
     seed: given.Seed = 0,
     out: given.Out = Path("refold-model"),
 ) -> None:
@@ -36,7 +37,7 @@ def fit(
     from refold.forecast.saved import ABOUT, FILE
 
     words = given.Words(
-        file, horizon, example_name, target, time, id, freq, season, None, cell, seed
+        file, horizon, example_name, target, time, id, freq, season, None, cell, seed, tuned
     )
     said = given.read(words, "fit", holdout=0)
     check_length(said.panel, said.horizon)

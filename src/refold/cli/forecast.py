@@ -27,6 +27,7 @@ def forecast(
     season: given.Season = None,
     level: given.Level = None,
     cell: given.CellName = None,
+    tuned: given.SettingsFile = None,
     seed: given.Seed = 0,
     out: given.Out = Path("refold-forecast"),
     plot: given.Plot = True,
@@ -50,7 +51,7 @@ def forecast(
     if plot:
         report.require_plots()
     words = given.Words(
-        file, horizon, example_name, target, time, id, freq, season, level, cell, seed
+        file, horizon, example_name, target, time, id, freq, season, level, cell, seed, tuned
     )
     said = given.read(words, "forecast")
     panel, steps, levels, settings = said.panel, said.horizon, said.levels, said.settings

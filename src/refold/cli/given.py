@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,6 +37,9 @@ CellName = Annotated[
     str | None, typer.Option(help="Recurrent cell: a zoo name, or file.py:function.")
 ]
 Seed = Annotated[int, typer.Option(help="Another seed, other starting weights.")]
+SettingsFile = Annotated[
+    Path | None, typer.Option("--settings", help="Settings that `refold tune` wrote.")
+]
 Out = Annotated[Path, typer.Option(help="Folder for what is written.")]
 Plot = Annotated[bool, typer.Option(help="Draw figures (needs matplotlib).")]
 
@@ -55,6 +59,7 @@ class Words:
     level: str | None = None
     cell: str | None = None
     seed: int = 0
+    settings: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,7 +85,12 @@ class Given:
         for flag, value in (("--freq", words.freq), ("--season", words.season)):
             line += [flag, value] if value else []
         line += ["--level", words.level] if words.level else []
-        line += ["--cell", words.cell or self.settings.cell_name, "--seed", str(words.seed), *more]
+        if words.settings:
+            line += ["--settings", str(words.settings)]
+            line += ["--cell", words.cell] if words.cell else []
+        else:
+            line += ["--cell", words.cell or self.settings.cell_name]
+        line += ["--seed", str(words.seed), *more]
         return shlex.join(line)
 
 
@@ -95,6 +105,8 @@ def read(words: Words, verb: str, holdout: int | None = None) -> Given:
 
     source, steps = _source(words, verb), _steps(words.horizon)
     settings = Settings(seed=words.seed)
+    if words.settings is not None:
+        settings = replace(settings, **_of_file(words.settings, settings))
     if words.cell is not None:
         settings = replace(settings, cell=cells.find(words.cell))
     levels = levels_of(words.level)
@@ -102,6 +114,44 @@ def read(words: Words, verb: str, holdout: int | None = None) -> Given:
     holdout = steps if holdout is None else holdout
     panel = from_table(table, words.freq, _seasons(words.season), holdout=holdout)
     return Given(words, source, steps, levels, settings, table, panel)
+
+
+def spelled(settings: Settings, words: Words) -> dict[str, Any]:
+    """Settings as JSON has them, without the seed; a cell as it was named."""
+    named = {f.name: getattr(settings, f.name) for f in fields(settings) if f.name != "seed"}
+    if not isinstance(named["cell"], str):
+        named["cell"] = words.cell
+    return named
+
+
+def _of_file(path: Path, settings: Settings) -> dict[str, Any]:
+    """What a file says of settings. Errors  DataError where it says something else."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        fact = f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
+        remedy = "name the settings.json that `refold tune` wrote"
+        raise DataError(fact, remedy, "--settings") from error
+    known = {f.name: None for f in fields(settings) if f.name != "seed"}
+    if not isinstance(found, dict) or not found.keys() <= known.keys():
+        strange = min(found.keys() - known.keys()) if isinstance(found, dict) else "no settings"
+        fact = f"{path} has {strange!r}; settings are {', '.join(known)}"
+        raise DataError(fact, "correct it, or run refold tune again", "--settings")
+    for name, value in found.items():
+        if not _fits(name, value):
+            remedy = "correct it, or run refold tune again"
+            raise DataError(f"{path} has {name} {value!r}", remedy, "--settings")
+    if "cell" in found:
+        found["cell"] = cells.find(found["cell"])
+    return found
+
+
+def _fits(name: str, value: object) -> bool:
+    """May a file say this? null leaves a setting to its rule."""
+    if name == "cell":
+        return isinstance(value, str)
+    kinds = (int, float) if name in ("rate", "dropout", "noise") else (int,)
+    return value is None or (isinstance(value, kinds) and not isinstance(value, bool))
 
 
 def _source(words: Words, verb: str) -> Path:

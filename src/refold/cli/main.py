@@ -24,6 +24,7 @@ from .forecast import forecast
 from .importance import importance
 from .predict import predict
 from .task import task
+from .tune import tune
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -56,6 +57,7 @@ app.command()(fit)
 app.command()(predict)
 app.command()(anomalies)
 app.command()(importance)
+app.command()(tune)
 app.command()(explain.explain)
 app.command()(draw.draw)
 app.command()(cells.cells)

@@ -28,7 +28,9 @@ from .tables import (
     forecast_csv,
     forecast_frame,
     importance_frame,
+    trials_frame,
 )
+from .tuning import Trial, Tuned, tune_panel
 from .update import appended
 from .verdict import verdict
 
@@ -50,6 +52,8 @@ __all__ = [
     "Series",
     "Settings",
     "Table",
+    "Trial",
+    "Tuned",
     "anomalies_csv",
     "anomalies_frame",
     "appended",
@@ -76,6 +80,8 @@ __all__ = [
     "read_folder",
     "read_table",
     "recalibrated",
+    "trials_frame",
+    "tune_panel",
     "verdict",
     "write_folder",
 ]

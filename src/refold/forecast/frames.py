@@ -27,7 +27,9 @@ from .tables import (
     horizon_frame,
     importance_frame,
     metrics_frame,
+    trials_frame,
 )
+from .tuning import Tuned, tune_panel
 from .update import appended
 
 
@@ -44,6 +46,19 @@ class Backtested:
     metrics: Any
     by_horizon: Any
     found: Backtest
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TunedFrames:
+    """A search for settings as a table, in the kind of frame that was given.
+
+    trials: a row for each, with its error and what it tried. settings: those of the best. found: the
+    same as records.
+    """
+
+    trials: Any
+    settings: Settings
+    found: Tuned
 
 
 class Forecaster:
@@ -203,6 +218,40 @@ class Forecaster:
             panel, self.horizon, self.settings, origins=origins, repeats=repeats
         )
         return kind.of_frame(importance_frame(found))
+
+    def tune(
+        self,
+        frame: Any = None,
+        *,
+        trials: int = 20,
+        seconds: float | None = None,
+        windows: int = 3,
+        held_out: int | None = None,
+        study: str | Path | None = None,
+    ) -> TunedFrames:
+        """Look for settings, and take the best ones: call `fit` again to use them. Needs Optuna.
+
+        Each of `trials` trains at `windows` origins before the last `held_out` values (a horizon, if
+        None), which none of them sees: a backtest with one window is measured there. After `seconds`
+        no new trial begins. study: a file from which the search goes on another time, where `trials`
+        counts those before. See `refold.forecast.tuning`.
+
+        Errors  RefoldError where Optuna is not installed; DataError for series that are too short,
+        and for a study of other series or settings.
+        """
+        kind, panel = self._of(frame, "tune")
+        found = tune_panel(
+            panel,
+            self.horizon,
+            self.settings,
+            trials=trials,
+            seconds=seconds,
+            windows=windows,
+            held_out=held_out,
+            study=None if study is None else Path(study),
+        )
+        self.settings, self.fitted, self.calibration = found.settings, None, None
+        return TunedFrames(kind.of_frame(trials_frame(found)), found.settings, found)
 
     def update(self, frame: Any) -> Forecaster:
         """Go on from newer rows: the next forecast starts after them. Nothing is trained.

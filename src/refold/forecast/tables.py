@@ -20,6 +20,8 @@ from .evaluate import Ranking
 from .importance import Importance
 from .intervals import Band
 from .panel import Panel
+from .tuning import NAMES as NAMES_TRIED
+from .tuning import Tuned
 
 Floats = NDArray[np.float64]
 
@@ -143,6 +145,23 @@ def importance_frame(found: Importance) -> pl.DataFrame:
             "share": found.means / found.error,
         }
     )
+
+
+def trials_frame(found: Tuned) -> pl.DataFrame:
+    """One row for each trial: number, state, error, origins, seconds, and the settings it tried."""
+    rows = [
+        {
+            "number": trial.number,
+            "state": trial.state,
+            "error": trial.error if np.isfinite(trial.error) else None,
+            "origins": trial.origins,
+            "seconds": trial.seconds,
+            **{name: getattr(trial.settings, name) for name in NAMES_TRIED},
+            "cell": trial.settings.cell_name,
+        }
+        for trial in found.trials
+    ]
+    return pl.DataFrame(rows, infer_schema_length=None)
 
 
 def metrics_frame(found: Ranking, names: Sequence[str]) -> pl.DataFrame:

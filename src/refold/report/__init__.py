@@ -17,6 +17,8 @@ from .verbs import (
     importance_figure,
     importance_table,
     plain_page,
+    trials_table,
+    tuning_figure,
 )
 
 __all__ = [
@@ -36,4 +38,6 @@ __all__ = [
     "require_plots",
     "to_png",
     "to_svg",
+    "trials_table",
+    "tuning_figure",
 ]

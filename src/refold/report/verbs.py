@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from refold.forecast import Anomalies, Importance
+from refold.forecast import Anomalies, Importance, Tuned, trials_frame
 
 from .figures import INK, legend, panels, plain_ticks, sheet, style, tail
 from .page import captioned, details, document, made, number, plain_table
@@ -124,3 +124,44 @@ def importance_table(found: Importance) -> Shown:
         for name, mean, deviation in zip(found.names, found.means, found.deviations, strict=True)
     ]
     return Shown("Rise of the error", ("inputs", "rise", "deviation", "share"), rows)
+
+
+def tuning_figure(found: Tuned) -> Figure:
+    """The error of each trial, and the best one so far; trials that were given up are rings."""
+    figure = sheet(9.6, 3.4)
+    ax = figure.subplots()
+    for state, fill, label in (
+        ("complete", INK["model"], "trial"),
+        ("pruned", "none", "given up before the last origin"),
+    ):
+        shown = [t for t in found.trials if t.state == state]
+        at = ([t.number for t in shown], [t.error for t in shown])
+        ax.plot(*at, ls="none", marker="o", ms=6, mec=INK["model"], mfc=fill, label=label)
+    errors = [t.error if t.state == "complete" else np.inf for t in found.trials]
+    best = np.minimum.accumulate(errors)
+    numbers = [t.number for t in found.trials]
+    ax.step(numbers, best, where="post", color=INK["test"], lw=1.8, label="best so far")
+    style(ax, dates=False)
+    # Far worse ones would press all others to the floor: they leave the figure.
+    ax.set_ylim(0.97 * found.best.error, 2 * max(found.first.error, found.best.error))
+    if np.isfinite(found.first.error):
+        ax.axhline(found.first.error, color=INK["muted"], lw=1.2, ls=":", label="settings given")
+    ax.set_xlabel("trial", color=INK["muted"])
+    ax.set_ylabel(found.by, color=INK["muted"])
+    legend(figure, ax)
+    return figure
+
+
+def trials_table(found: Tuned) -> Shown:
+    """All trials, the best first; those that were given up or failed last."""
+    frame = trials_frame(found).drop("seconds")
+    whole = frame["state"] == "complete"
+    order = np.lexsort((frame["error"].fill_null(np.inf).to_numpy(), ~whole.to_numpy()))
+    rows = [[_cell(value) for value in row] for row in frame[order].rows()]
+    return Shown("Trials", frame.columns, rows)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "by rule"
+    return number(value) if isinstance(value, float) else str(value)
