@@ -82,7 +82,7 @@ def backtest(
 def _contents(said: Given, found: Backtest, plot: bool) -> dict[str, bytes]:
     """What is to stand in each file. Nothing is written before all of it is there."""
     from refold import report
-    from refold.forecast import backtest_csv
+    from refold.forecast import backtest_csv, reliability
 
     panel = said.panel
     title = f"{said.table.name}: {found.part}"
@@ -94,6 +94,9 @@ def _contents(said: Given, found: Backtest, plot: bool) -> dict[str, bytes]:
         figures["windows"] = report.to_svg(picture, "windows", title)
         picture = report.errors_figure(found)
         figures["errors"] = report.to_svg(picture, "errors", "Error by step ahead")
+        if found.calibration:
+            picture = report.reliability_figure(reliability(found.windows, found.calibration))
+            figures["reliability"] = report.to_svg(picture, "reliability", "Values inside by level")
     fitted = found.windows[-1].fitted
     settings = telling.settings_told(fitted, panel, said.table, found.seconds)
     settings["Training"] += f"; {found.how}"

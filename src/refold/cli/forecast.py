@@ -77,13 +77,14 @@ def forecast(
         title = f"On the held-out last {steps} {panel.frequency.unit}"
         telling.tell_ranking(console, title, found, (*NAMES, *interval_names(levels)))
         final = fit_panel(panel, steps, settings, advance("training on everything"))
+        measured = calibration  # before the held-out part, which its intervals are measured on
         if calibration:
             calibration = recalibrated(found, panel, calibration, advance("measuring errors again"))
             console.print(f"Intervals: {calibration.note(levels)}.", highlight=False)
         forecasts = predict_panel(final)
 
     seconds = found.fitted.seconds + final.seconds
-    contents = _contents(said, found, forecasts, calibration, seconds, plot)
+    contents = _contents(said, found, forecasts, calibration, measured, seconds, plot)
     # An older picture beside a new forecast would be taken for its own.
     former = [n for n in _FILES if n not in contents and report.is_own_png(out / n)]
     folder.write(out, contents, former)
@@ -96,12 +97,13 @@ def _contents(
     found: Evaluation,
     forecasts: list,
     calibration: Calibration | None,
+    measured: Calibration | None,
     seconds: float,
     plot: bool,
 ) -> dict[str, bytes]:
     """What is to stand in each file. Nothing is written before all of it is there."""
     from refold import report
-    from refold.forecast import forecast_csv
+    from refold.forecast import forecast_csv, reliability
 
     panel, steps = said.panel, said.horizon
     bands = calibration.bands(panel, forecasts, said.levels) if calibration else ()
@@ -114,6 +116,9 @@ def _contents(
         figures["forecast"] = report.to_svg(picture, "forecast", title)
         picture = report.errors_figure(found)
         figures["errors"] = report.to_svg(picture, "errors", "Error by step ahead")
+        if measured:
+            picture = report.reliability_figure(reliability([found], measured))
+            figures["reliability"] = report.to_svg(picture, "reliability", "Values inside by level")
     settings = telling.settings_told(found.fitted, panel, said.table, seconds)
     settings["Training"] += (
         "; once without the held-out part for the table, then from the start on everything for the "

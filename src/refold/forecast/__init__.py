@@ -17,6 +17,7 @@ from .frames import Backtested, Forecaster
 from .importance import Importance, find_importance
 from .intervals import Band, Calibration, calibrate, check_levels
 from .panel import Panel, Series, from_frame, from_table
+from .reliability import Reliability, reliability
 from .saved import Saved, read_folder, write_folder
 from .settings import Settings
 from .table import Columns, Table, read_table
@@ -47,6 +48,7 @@ __all__ = [
     "Importance",
     "Panel",
     "Ranking",
+    "Reliability",
     "Row",
     "Saved",
     "Series",
@@ -80,6 +82,7 @@ __all__ = [
     "read_folder",
     "read_table",
     "recalibrated",
+    "reliability",
     "trials_frame",
     "tune_panel",
     "verdict",

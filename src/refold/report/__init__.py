@@ -17,6 +17,7 @@ from .verbs import (
     importance_figure,
     importance_table,
     plain_page,
+    reliability_figure,
     trials_table,
     tuning_figure,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "importance_table",
     "is_own_png",
     "plain_page",
+    "reliability_figure",
     "require_plots",
     "to_png",
     "to_svg",

@@ -88,7 +88,7 @@ def forecast_page(
 ) -> str:
     """The page as text.
 
-    figures: "forecast" and "errors" as <svg>; without them the page has no figures. bands: the
+    figures: "forecast", "errors" and "reliability" as <svg>; without them the page has no figures. bands: the
     intervals of the forecast.
     """
     horizon = len(forecasts[0])
@@ -102,6 +102,7 @@ def forecast_page(
         _table(found, (*NAMES, *interval_names([band.level for band in found.bands]))),
         f'<p class="small">{escape(_table_caption(len(panel.series)))}</p>',
         *_by_step(figures.get("errors"), len(panel.series), "of the held-out part"),
+        *_held_by(figures.get("reliability"), "of the held-out part"),
         *made(settings, command),
         "<h2>Numbers</h2>",
         details("Forecast", _forecast_table(panel, forecasts, bands)),
@@ -122,7 +123,7 @@ def backtest_page(
 ) -> str:
     """The page of a backtest as text.
 
-    figures: "windows" and "errors" as <svg>; without them the page has no figures.
+    figures: "windows", "errors" and "reliability" as <svg>; without them the page has no figures.
     """
     number_ = len(found.panel.series)
     shown = "" if number_ <= 6 else f" The first 6 of {number_} series."
@@ -136,6 +137,7 @@ def backtest_page(
         _table(found, found.names),
         f'<p class="small">{escape(_table_caption(number_))}</p>',
         *_by_step(figures.get("errors"), number_, "over all origins"),
+        *_held_by(figures.get("reliability"), "from all origins"),
         "<h2>From each origin</h2>",
         _windows_table(found),
         *made(settings, command),
@@ -151,6 +153,14 @@ def _by_step(svg: str | None, series: int, where: str) -> list[str]:
         return []
     measured = "Mean absolute error" if series == 1 else "Mean scaled error (MASE)"
     return ["<h2>Error by step ahead</h2>", captioned(svg, f"{measured} of each step {where}.")]
+
+
+def _held_by(svg: str | None, where: str) -> list[str]:
+    if not svg:
+        return []
+    caption = f"The share of the values {where} inside of the interval of each level: above the "
+    caption += "dotted line, intervals are wider than they need be; below it, too narrow."
+    return ["<h2>Do the intervals hold what they say?</h2>", captioned(svg, caption)]
 
 
 def made(settings: Mapping[str, str], command: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from refold.forecast import Anomalies, Importance, Tuned, trials_frame
+from refold.forecast import Anomalies, Importance, Reliability, Tuned, trials_frame
 
 from .figures import INK, legend, panels, plain_ticks, sheet, style, tail
 from .page import captioned, details, document, made, number, plain_table
@@ -165,3 +165,21 @@ def _cell(value: object) -> str:
     if value is None:
         return "by rule"
     return number(value) if isinstance(value, float) else str(value)
+
+
+def reliability_figure(found: Reliability) -> Figure:
+    """The share of values inside of each interval, beside the level that it should be."""
+    figure = sheet(9.6, 4.0)
+    ax = figure.subplots()
+    ends = (0.0, 100.0)
+    ax.plot(ends, ends, color=INK["muted"], lw=1.2, ls=":", label="as stated")
+    line = {"color": INK["model"], "lw": 2.2, "marker": "o", "ms": 4}
+    ax.plot(found.levels, found.inside, label="inside of the interval", **line)
+    style(ax, dates=False)
+    ax.set_xlim(ends)
+    ax.set_ylim(ends)
+    ax.xaxis.set_major_locator(plain_ticks())
+    ax.set_xlabel("level, in percent", color=INK["muted"])
+    ax.set_ylabel("values inside, in percent", color=INK["muted"])
+    legend(figure, ax)
+    return figure
