@@ -30,10 +30,12 @@ def fit(
 ) -> None:
     """Train on every series of a FILE, and keep the model in a folder for `refold predict`.
 
-    Writes model.safetensors, which is all of it, and about.json, which is for people.
+    Writes model.safetensors, which is all of it, and about.json, which is for people. Under torchrun,
+    several processes train the same networks together; the first one tells and writes.
     """
     from refold.errors import DataError
     from refold.forecast import Saved, calibrate, check_length, fit_panel, write_folder
+    from refold.forecast.processes import is_first, started
     from refold.forecast.saved import ABOUT, FILE
 
     words = given.Words(
@@ -43,18 +45,23 @@ def fit(
     check_length(said.panel, said.horizon)
     folder.check(out, (FILE, ABOUT), said.source)
 
-    console = Console()
+    console, several = Console(quiet=not is_first()), started() > 1
     telling.tell_data(console, said.table, said.panel)
     calibration, told = None, "no intervals: --no-intervals was given"
-    with telling.progress() as advance:
+    with telling.progress(shown=is_first()) as advance:
         if intervals:
             try:
                 measured = advance("measuring errors for the intervals")
-                calibration = calibrate(said.panel, said.horizon, said.settings, progress=measured)
+                calibration = calibrate(
+                    said.panel, said.horizon, said.settings, progress=measured, distributed=several
+                )
                 told = f"intervals: {calibration.note(())}"
             except DataError as error:  # a model without intervals is still one
                 told = f"no intervals: {error.fact}"
-        fitted = fit_panel(said.panel, said.horizon, said.settings, advance("training"))
+        training = advance("training")
+        fitted = fit_panel(said.panel, said.horizon, said.settings, training, distributed=several)
+    if not is_first():
+        return
     console.print(f"  {told}", style="dim", highlight=False, markup=False)
     saved = Saved(fitted, said.horizon, calibration, columns=said.table.columns)
     write_folder(out, saved)

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def progress():
+def progress(*, shown: bool = True):
     """A bar on stderr: stdout keeps the results."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True, quiet=not shown), transient=True) as bar:
 
         def advance(description: str):
             task = bar.add_task(description, total=None)

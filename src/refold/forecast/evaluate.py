@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from refold.data.scale import choose_transform
+from refold.data.scale import Transform, choose_transform
 
 from . import baselines
 from .forecaster import Fitted, Progress, check_length, fit_panel, predict_panel
@@ -108,21 +108,44 @@ def evaluate(
     return compare(fit_panel(known, horizon, settings, progress), held_out, calibration, levels)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Made:
+    """Forecasts of every series in every way: by the simple methods, and by the networks.
+
+    simple: by name. orders: the lowest and the highest order of the autoregressions.
+    """
+
+    simple: dict[str, list[Floats]]
+    orders: tuple[int, int]
+    model: list[Floats]
+
+
+def made_at_end(fitted: Fitted, horizon: int) -> Made:
+    """What follows the series that the networks have before them."""
+    simple, orders = _simple_forecasts(fitted, horizon)
+    return Made(simple, orders, predict_panel(fitted))
+
+
 def compare(
     fitted: Fitted,
     held_out: Panel,
     calibration: Calibration | None = None,
     levels: Sequence[float] = (),
+    made: Made | None = None,
 ) -> Evaluation:
-    """The network beside the simple forecasts, on the points that follow what it has before it."""
+    """The network beside the simple forecasts, on the points that follow what it has before it.
+
+    made: the forecasts, where they are there already.
+    """
     known, horizon = fitted.panel, len(held_out.series[0])
-    base = _naive2(known, held_out)
-    rows = [_row(known, held_out, base, *simple) for simple in _simple_forecasts(fitted, horizon)]
+    made = made or made_at_end(fitted, horizon)
+    base, notes = _naive2(known, held_out), _notes(known, fitted.data.transform, made.orders)
+    rows = [_row(known, held_out, base, name, notes[name], f) for name, f in made.simple.items()]
     note = f"{len(fitted.networks)} networks of {fitted.parameters:,} weights, one model for "
     note += "the series" if len(known.series) == 1 else f"all {len(known.series)} series"
-    name, forecasts = f"refold {fitted.settings.cell_name}", predict_panel(fitted)
-    bands = calibration.bands(known, forecasts, levels) if calibration else ()
-    mine = _row(known, held_out, base, name, note, forecasts, is_model=True)
+    name = f"refold {fitted.settings.cell_name}"
+    bands = calibration.bands(known, made.model, levels) if calibration else ()
+    mine = _row(known, held_out, base, name, note, made.model, is_model=True)
     of_bands = [_of_band(known, held_out, band) for band in bands]
     rows.append(
         replace(mine, metrics={k: v for d in (mine.metrics, *of_bands) for k, v in d.items()})
@@ -180,27 +203,41 @@ def _naive2(known: Panel, held_out: Panel) -> tuple[float, float]:
     return mean_defined(relative), mean_defined(scaled)
 
 
-def _simple_forecasts(fitted: Fitted, horizon: int) -> list[tuple[str, str, list[Floats]]]:
+def _seasonal_names(seasons: tuple[int, ...]) -> dict[str, int]:
+    """What the seasonal naive forecasts are called, and their seasons."""
+    if len(seasons) < 2:
+        return {"Seasonal naive": seasons[0] if seasons else 1}
+    return {f"Seasonal ({season}) naive": season for season in seasons}
+
+
+def _simple_forecasts(
+    fitted: Fitted, horizon: int
+) -> tuple[dict[str, list[Floats]], tuple[int, int]]:
     known = fitted.panel
     values = [s.values for s in known.series]
-    found = [(NAIVE, "the last value", [baselines.naive(y, horizon) for y in values])]
-    for season in known.seasons or (1,):
-        note = f"the last {season} values again" if season > 1 else "no season: as Naive"
-        name = "Seasonal naive" if len(known.seasons) < 2 else f"Seasonal ({season}) naive"
-        found.append((name, note, [baselines.seasonal_naive(y, horizon, season) for y in values]))
+    found = {NAIVE: [baselines.naive(y, horizon) for y in values]}
+    for name, season in _seasonal_names(known.seasons).items():
+        found[name] = [baselines.seasonal_naive(y, horizon, season) for y in values]
     # The same that the network is given among its continuations.
     linear = [
         baselines.autoregression(y, known.seasons, scale)
         for y, scale in zip(values, fitted.data.scales, strict=True)
     ]
-    orders = sorted({model.order for model in linear})
-    told = str(orders[0]) if len(orders) == 1 else f"{orders[0]} to {orders[-1]}"
-    note = f"least squares, order {told} by BIC, recursive, "
-    note += {"log": "of logarithms", "sqrt": "of square roots", "none": "of plain values"}[
-        linear[0].scale.transform
-    ]
-    found.append((AUTOREGRESSION, note, [model.predict(horizon) for model in linear]))
-    return found
+    found[AUTOREGRESSION] = [model.predict(horizon) for model in linear]
+    orders = [model.order for model in linear]
+    return found, (min(orders), max(orders))
+
+
+def _notes(known: Panel, transform: Transform, orders: tuple[int, int]) -> dict[str, str]:
+    """How each of the simple methods comes to its forecasts."""
+    notes = {NAIVE: "the last value"}
+    for name, season in _seasonal_names(known.seasons).items():
+        notes[name] = f"the last {season} values again" if season > 1 else "no season: as Naive"
+    low, high = orders
+    told = str(low) if low == high else f"{low} to {high}"
+    kind = {"log": "logarithms", "sqrt": "square roots", "none": "plain values"}[transform]
+    notes[AUTOREGRESSION] = f"least squares, order {told} by BIC, recursive, of {kind}"
+    return notes
 
 
 def _row(

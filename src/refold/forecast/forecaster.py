@@ -19,7 +19,8 @@ from refold.train.fit import Fit, Run, fit
 from .course import Course, course
 from .model import OriginNetwork, forecast
 from .panel import Panel
-from .sequences import Learner, Scaled, chain, draws, past_of, scaled
+from .processes import mean_of_all, started
+from .sequences import Learner, Scaled, chain, draws, mean_of_own, past_of, scaled
 from .settings import Settings
 
 Floats = NDArray[np.float64]
@@ -64,12 +65,14 @@ def fit_panel(
     settings: Settings,
     progress: Progress | None = None,
     transform: Transform | None = None,
+    distributed: bool = False,
 ) -> Fitted:
     """Train on every series of a panel at once.
 
     `progress` is told after each network: networks done, networks in all. `transform` None takes the
     one that suits the values; networks that are to be shown other values later need one that suits
-    them.
+    them. distributed: this process is one of several, started by torchrun, that train the same
+    networks; each takes its part of every batch.
 
     Errors  DataError for a series that is too short.
     """
@@ -81,7 +84,7 @@ def fit_panel(
         for member in range(settings.members):
             way = _course(panel, horizon, settings, member)
             past = past_of(panel, data, way)
-            network, run = _trained(past, data, way, settings, member)
+            network, run = _trained(past, data, way, settings, member, distributed)
             parts = ((courses, way), (usual, past.usual), (networks, network), (runs, run))
             for kept, one in parts:
                 kept.append(one)
@@ -111,25 +114,33 @@ def _course(panel: Panel, horizon: int, settings: Settings, member: int) -> Cour
 
 
 def _trained(
-    past: Past, data: Scaled, way: Course, settings: Settings, member: int
+    past: Past,
+    data: Scaled,
+    way: Course,
+    settings: Settings,
+    member: int,
+    distributed: bool,
 ) -> tuple[OriginNetwork, Run]:
     seed = settings.seed * settings.members + member
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = OriginNetwork(past.features, past.bases, way.look.horizon, way, settings)
-    drawn, number = draws(past, way, seed)
+    processes = started() if distributed else 1
+    drawn, number = draws(past, way, seed, processes)
+    share = -(-way.batch // processes)
     plan = Fit(
-        epochs=-(-way.steps // -(-number // way.batch)),
+        epochs=-(-way.steps // -(-number // (share * processes))),
         rate=settings.rate,
         schedule="cosine",
         warm_up=max(1, way.steps // 10),
         average=_AVERAGE,
-        batch_size=way.batch,
+        batch_size=share,
         validation=0.0,
         patience=None,
         seed=seed,
     )
-    return network, fit(Learner(network, past, data, way), drawn, plan)
+    learner = Learner(network, past, data, way, mean_of_all if distributed else mean_of_own)
+    return network, fit(learner, drawn, plan, distributed=distributed)
 
 
 @contextmanager

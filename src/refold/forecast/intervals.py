@@ -190,6 +190,7 @@ def calibrate(
     levels: Sequence[float] = (),
     transform: Transform | None = None,
     progress: Progress | None = None,
+    distributed: bool = False,
 ) -> Calibration:
     """Train without the last part of every series, forecast it from many origins, keep the errors.
 
@@ -197,7 +198,7 @@ def calibrate(
     last third of the longest series at most. Series too short for that take no part: their own
     intervals are in their own units all the same. levels: those that will be asked for. transform:
     None takes the one that suits all values, those to come too: networks that had learned
-    logarithms could not go on from a 0.
+    logarithms could not go on from a 0. distributed: as in `fit_panel`.
 
     Errors  DataError where no series is long enough, or all together are too short for a level:
     before anything is trained.
@@ -210,7 +211,8 @@ def calibrate(
     _check_enough(origins * len(long), horizon, levels, sides)
     whole = replace(panel, series=long)
     transform = transform or choose_transform([s.values for s in panel.series])
-    fitted = fit_panel(whole.split(back)[0], horizon, settings, progress, transform)
+    known = whole.split(back)[0]
+    fitted = fit_panel(known, horizon, settings, progress, transform, distributed)
     scores = [
         scores_of(known, held_out, predict_panel(on_panel(fitted, known)), transform)
         for known, held_out in rolling(whole, horizon, origins, step=1)

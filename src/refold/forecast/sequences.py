@@ -152,14 +152,31 @@ def _lines(
     return line.ahead(lags, course.look.horizon) * unit
 
 
+# Errors (T, B, H), 0 where no target exists, and which exist -> the mean of a batch.
+Mean = Callable[[Tensor, Tensor], Tensor]
+
+
+def mean_of_own(error: Tensor, exists: Tensor) -> Tensor:
+    """The mean over the targets of this process, which are all where it is the only one."""
+    return error.sum() / exists.sum().clamp(min=1)
+
+
 class Learner(nn.Module):
     """A network with the panel it learns from: what `fit` is given.
 
     Shapes  a batch is x (1, B, 2): of each chain the series, and the column of its last origin.
     """
 
-    def __init__(self, network: OriginNetwork, past: Past, data: Scaled, course: Course) -> None:
+    def __init__(
+        self,
+        network: OriginNetwork,
+        past: Past,
+        data: Scaled,
+        course: Course,
+        mean: Mean = mean_of_own,
+    ) -> None:
         super().__init__()
+        self._mean = mean
         self.network = network
         self._past, self._data, self._course = past, data, course
         self._first = first_origins(past, course)
@@ -190,7 +207,7 @@ class Learner(nn.Module):
         if data.transform == "log":
             relative = 200.0 * torch.tanh(0.5 * (z - goal).abs())
             error = 0.5 * error + 0.5 * relative / percent
-        return (error * exists).sum() / exists.sum().clamp(min=1)
+        return self._mean(error * exists, exists)
 
 
 def measured(z: Tensor, transform: Transform, slope: Tensor, offset: Tensor) -> Tensor:
@@ -218,7 +235,9 @@ def first_origins(past: Past, course: Course) -> Tensor:
     return torch.maximum(past.first + wait - 1, torch.tensor(past.columns - course.span))
 
 
-def draws(past: Past, course: Course, seed: int) -> tuple[Callable[[int], Sequences], int]:
+def draws(
+    past: Past, course: Course, seed: int, processes: int = 1
+) -> tuple[Callable[[int], Sequences], int]:
     """What an epoch trains on, and how many chains that are.
 
     For each series as many as cover it together; of few series, as many as fill a batch. Their ends
@@ -231,6 +250,11 @@ def draws(past: Past, course: Course, seed: int) -> tuple[Callable[[int], Sequen
     series = torch.tensor([i for i, n in enumerate(pieces) for _ in range(n)]).repeat(again)
     piece = torch.tensor([k for n in pieces for k in range(n)]).repeat(again)
     turn = torch.arange(again).repeat_interleave(sum(pieces))
+    # No process may be without a chain in the last batch: where it is too small, the first come again.
+    last = len(series) % (-(-course.batch // processes) * processes)
+    more = processes - last if 0 < last < processes else 0
+    even = torch.arange(len(series) + more) % len(series)
+    series, piece, turn = series[even], piece[even], turn[even]
 
     def drawn(epoch: int) -> Sequences:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
