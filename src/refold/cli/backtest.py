@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from . import folder, given, telling
+from . import folder, given, parted, telling
 from .given import Given
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ def backtest(
     cell: given.CellName = None,
     tuned: given.SettingsFile = None,
     seed: given.Seed = 0,
+    ray: given.Ray = False,
+    workers: given.Workers = None,
     out: given.Out = Path("refold-backtest"),
     plot: given.Plot = True,
 ) -> None:
@@ -56,6 +58,10 @@ def backtest(
     check_windows(said.panel, said.horizon, windows, said.horizon if step is None else step)
     folder.check(out, _FILES if plot else [n for n in _FILES if n != "backtest.png"], said.source)
 
+    spread = None
+    if ray:
+        parted.refuse_refit(refit)
+        spread = parted.begun(out, workers, said, "backtest", windows, step)
     console = Console()
     telling.tell_data(console, said.table, said.panel)
     with telling.progress() as advance:
@@ -68,6 +74,7 @@ def backtest(
             refit=refit,
             levels=said.levels,
             progress=advance("forecasting from each origin"),
+            many=None if spread is None else parted.many(spread, advance("chunks of series")),
         )
     telling.tell_ranking(console, f"On {found.part}", found, found.names)
     if found.calibration:
@@ -75,6 +82,8 @@ def backtest(
     contents = _contents(said, found, plot)
     former = [n for n in _FILES if n not in contents and report.is_own_png(out / n)]
     folder.write(out, contents, former)
+    if spread is not None:
+        spread.end()
     told = f"\nWritten to {out}: {', '.join(contents)}   ({found.seconds:.0f} s)"
     console.print(told, highlight=False, markup=False, soft_wrap=True)
 

@@ -40,6 +40,10 @@ Seed = Annotated[int, typer.Option(help="Another seed, other starting weights.")
 SettingsFile = Annotated[
     Path | None, typer.Option("--settings", help="Settings that `refold tune` wrote.")
 ]
+Ray = Annotated[
+    bool, typer.Option("--ray", help="Share the series among Ray's workers (needs ray).")
+]
+Workers = Annotated[int | None, typer.Option(help="How many workers, with --ray. Else all cores.")]
 Out = Annotated[Path, typer.Option(help="Folder for what is written.")]
 Plot = Annotated[bool, typer.Option(help="Draw figures (needs matplotlib).")]
 

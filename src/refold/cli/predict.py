@@ -10,7 +10,7 @@ from rich.console import Console
 
 from refold.errors import DataError
 
-from . import folder, given
+from . import folder, given, parted, telling
 
 if TYPE_CHECKING:
     from refold.forecast import Band, Panel, Saved, Table
@@ -27,6 +27,8 @@ def predict(
     time: given.Time = None,
     id: given.Id = None,
     level: given.Level = None,
+    ray: given.Ray = False,
+    workers: given.Workers = None,
     out: given.Out = Path("refold-forecast"),
 ) -> None:
     """Forecast with a MODEL of `refold fit`. Nothing is trained.
@@ -34,6 +36,7 @@ def predict(
     Writes forecast.csv (unique_id, ds, y_hat).
     """
     from refold.forecast import appended, forecast_csv, on_panel, predict_panel, read_folder
+    from refold.forecast.many import predict_many
     from refold.forecast.saved import FILE
 
     levels = given.levels_of(level)
@@ -43,17 +46,24 @@ def predict(
         fact = "the model was kept without the errors that intervals are made of"
         raise DataError(fact, "fit again, with longer series or without --no-intervals", "--level")
     fitted, console = saved.fitted, Console()
+    panel, spread = fitted.panel, None
     if data is not None:
-        newer = _newer(saved, data, target, time, id)
-        fitted = on_panel(fitted, appended(fitted.panel, newer, saved.horizon))
-        _tell_newer(console, saved.fitted.panel, fitted.panel)
-    forecasts = predict_panel(fitted)
+        panel = appended(panel, _newer(saved, data, target, time, id), saved.horizon)
+        _tell_newer(console, fitted.panel, panel)
+    if ray:
+        spread = parted.begun_for(out, workers, fitted, panel)
+        with telling.progress() as advance:
+            forecasts = predict_many(fitted, panel, spread, advance("chunks of series"))
+    else:
+        forecasts = predict_panel(fitted if data is None else on_panel(fitted, panel))
     bands: tuple[Band, ...] = ()
     if saved.calibration is not None:
-        bands = saved.calibration.bands(fitted.panel, forecasts, levels)
+        bands = saved.calibration.bands(panel, forecasts, levels)
         if levels:
             console.print(f"Intervals: {saved.calibration.note(levels)}.", highlight=False)
-    folder.write(out, {_FILE: forecast_csv(fitted.panel, forecasts, bands).encode()})
+    folder.write(out, {_FILE: forecast_csv(panel, forecasts, bands).encode()})
+    if spread is not None:
+        spread.end()
     console.print(f"Written to {out}: {_FILE}", highlight=False, markup=False, soft_wrap=True)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -121,7 +122,7 @@ def _cluster(workers: int | None) -> Iterator[Any]:
     if own:
         there = os.environ.get("RAY_ADDRESS")
         local: dict[str, Any] = {} if there else {"num_cpus": workers, "include_dashboard": False}
-        ray.init(log_to_driver=False, logging_level="ERROR", **local)
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **local)
     try:
         yield ray
     finally:
