@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -68,7 +69,9 @@ def test_parted_backtests_are_those_of_the_whole(here, tmp_path):
         QUICK,
         windows=2,
         levels=(80.0,),
-        many=lambda *given: backtest_many(*given, spread),
+        many=lambda fitted, panel, windows, step: backtest_many(
+            fitted, panel, windows, step, spread
+        ),
     )
     for one, other in zip(whole.rows, parted.rows, strict=True):
         assert (one.name, one.note) == (other.name, other.note)
@@ -157,7 +160,7 @@ def test_a_worker_that_is_killed_loses_its_chunk_and_nothing_else(tmp_path):
 
     spread = Spread(tmp_path / "parts", workers=2)
     spread.begin({})
-    jobs = [module.replace(job, windows=2, step=3) for job in module._jobs(fitted, panel, spread)]
+    jobs = [replace(job, windows=2, step=3) for job in module._jobs(fitted, panel, spread)]
     told = []
     parts = spread.run(killed_once, jobs, lambda *told_: told.append(told_))
     assert (log / "killed").exists() and told[-1] == (len(jobs), len(jobs))
