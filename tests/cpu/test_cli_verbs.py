@@ -178,3 +178,50 @@ def test_what_tune_refuses(refold, shop, tmp_path, words, text, monkeypatch):
     code, _, err = refold("tune", shop, *words)
     assert code == 2 and text in plain(err) and "fix:" in err
     assert names(tmp_path) == ["shop.csv"]
+
+
+# --ray
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--refit",), "--refit trains at every origin, and --ray parts forecasts"),
+        (("--workers", 0), "workers is 0"),
+    ],
+)
+def test_what_ray_refuses(refold, shop, tmp_path, words, text, monkeypatch):
+    monkeypatch.setattr("refold.forecast.backtest.fit_panel", None)
+    code, out, err = refold("backtest", shop, "-H", 3, "--ray", *words)
+    assert code == 2 and text in plain(err) and "fix:" in err and out == ""
+    assert names(tmp_path) == ["shop.csv"]
+
+
+def test_backtest_and_predict_in_parts_write_what_they_write_in_one(
+    refold, quick, shop, tmp_path, monkeypatch
+):
+    """The command with chunks that are done here, one after another."""
+    from contextlib import nullcontext
+
+    def one_by_one(ray, task, jobs):
+        yield from ((k, task(job)) for k, job in jobs.items())
+
+    monkeypatch.setattr("refold.forecast.spread._cluster", lambda workers: nullcontext())
+    monkeypatch.setattr("refold.forecast.spread._as_they_come", one_by_one)
+    days = pl.read_csv(shop)
+    parts = [days.with_columns(shop=pl.lit(name)) for name in ("a", "b", "c")]
+    pl.concat(parts).write_csv(tmp_path / "shops.csv")
+    given = ("shops.csv", "-H", 3, "--windows", 2, "--no-plot", "--out")
+    for more, out in ((("--ray", "--workers", 1), "parted"), ((), "whole")):
+        code, _, _ = refold("backtest", *given, out, *more)
+        assert code == 0 and names(tmp_path / out) == ["backtest.csv", "report.html"]
+    one, other = (pl.read_csv(tmp_path / f"{out}/backtest.csv") for out in ("parted", "whole"))
+    np.testing.assert_allclose(one["y_hat"], other["y_hat"], rtol=1e-5)
+    assert one.drop("y_hat").equals(other.drop("y_hat"))
+
+    refold("fit", "shops.csv", "-H", 3, "--no-intervals", "--out", "model")
+    for more, out in ((("--ray", "--workers", 1), "p"), ((), "q")):
+        code, _, _ = refold("predict", "model", "--out", out, *more)
+        assert code == 0 and names(tmp_path / out) == ["forecast.csv"]
+    one, other = (pl.read_csv(tmp_path / f"{out}/forecast.csv") for out in ("p", "q"))
+    np.testing.assert_allclose(one["y_hat"], other["y_hat"], rtol=1e-5)
