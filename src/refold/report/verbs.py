@@ -143,7 +143,8 @@ def tuning_figure(found: Tuned) -> Figure:
     ax.step(numbers, best, where="post", color=INK["test"], lw=1.8, label="best so far")
     style(ax, dates=False)
     # Far worse ones would press all others to the floor: they leave the figure.
-    ax.set_ylim(0.97 * found.best.error, 2 * max(found.first.error, found.best.error))
+    highest = np.nanmax([found.first.error, found.best.error])
+    ax.set_ylim(0.97 * found.best.error, 1.3 * highest)
     if np.isfinite(found.first.error):
         ax.axhline(found.first.error, color=INK["muted"], lw=1.2, ls=":", label="settings given")
     ax.set_xlabel("trial", color=INK["muted"])
