@@ -17,12 +17,15 @@ from rich.text import Text
 from refold.errors import RefoldError
 
 from . import cells, doctor, draw, explain
+from .anomalies import anomalies
 from .backtest import backtest
 from .fit import fit
 from .forecast import forecast
+from .importance import importance
 from .predict import predict
 from .simulate import simulate
 from .task import task
+from .tune import tune
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -54,6 +57,9 @@ app.command()(backtest)
 app.command()(fit)
 app.command()(predict)
 app.command()(simulate)
+app.command()(anomalies)
+app.command()(importance)
+app.command()(tune)
 app.command()(explain.explain)
 app.command()(draw.draw)
 app.command()(cells.cells)
