@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from refold.forecast import Settings
+from refold.forecast import Forecaster, Settings
 
 
 @pytest.fixture
@@ -225,3 +225,26 @@ def test_backtest_and_predict_in_parts_write_what_they_write_in_one(
         assert code == 0 and names(tmp_path / out) == ["forecast.csv"]
     one, other = (pl.read_csv(tmp_path / f"{out}/forecast.csv") for out in ("p", "q"))
     np.testing.assert_allclose(one["y_hat"], other["y_hat"], rtol=1e-5)
+    code, out, err = refold("predict", "model", "-H", 9, "--ray", "--out", "longer")
+    assert code == 2 and "paths" not in out and not (tmp_path / "longer").exists()
+
+
+def test_settings_of_every_way_come_from_a_file(refold, quick, shop, tmp_path):
+    path = tmp_path / "s.json"
+    path.write_text('{"over": "steps", "dilations": [1, 3], "look_back": 16, "error": "squared"}')
+    words = ("fit", shop, "-H", 3, "--no-intervals", "--settings", path, "--out", "m")
+    code, _, err = refold(*words)
+    assert code == 0, err
+    fitted = Forecaster.load(tmp_path / "m").fitted
+    assert fitted and (fitted.settings.over, fitted.settings.dilations) == ("steps", (1, 3))
+    code, _, err = refold(*words, "--over", "segments")
+    assert code == 2 and "one layer" in plain(err)
+    for text, told in (
+        ('{"over": 3}', "over 3"),
+        ('{"dilations": 3}', "dilations 3"),
+        ('{"members": null}', "members None"),
+        ('{"head": "oracle"}', "no head 'oracle'"),
+    ):
+        path.write_text(text)
+        code, _, err = refold(*words)
+        assert code == 2 and told in plain(err)

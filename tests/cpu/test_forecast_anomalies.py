@@ -11,6 +11,7 @@ import torch
 from refold.data.examples import example
 from refold.errors import DataError
 from refold.forecast import (
+    Covariates,
     Forecaster,
     Settings,
     anomalies_csv,
@@ -184,3 +185,55 @@ def test_what_is_refused_before_anything_is_trained(given, text, monkeypatch):
         find_anomalies(from_frame(table()), 4, QUICK, **given)
     with pytest.raises(DataError, match="has not been fitted"):
         Forecaster(horizon=4).anomalies()
+
+
+# Whatever the networks recur over, say of their certainty, or are told of
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        replace(QUICK, over="segments"),
+        replace(QUICK, over="steps"),
+        replace(QUICK, head="student"),
+        replace(QUICK, head="poisson"),
+    ],
+    ids=lambda s: f"{s.over}-{s.head}",
+)
+def test_origins_in_one_batch_of_every_way_and_head(settings):
+    panel = from_frame(table(3).with_columns(pl.col("y").round()))
+    fitted = fit_panel(panel.split(10)[0], 4, settings)
+    before = rolled(fitted, panel, 10)
+    for back in (10, 3):
+        expected = predict_panel(on_panel(fitted, panel.split(back)[0]))
+        z = before.ahead(torch.arange(3), torch.full((3,), back))
+        for i, own in enumerate(expected):
+            np.testing.assert_allclose(before.values(i, z[i]), own, rtol=2e-5)
+
+
+def test_origins_in_one_batch_beside_covariates():
+    frame = table(3).with_columns(promo=(pl.col("y") > 52).cast(pl.Float64), kind=pl.lit("a"))
+    panel = from_frame(frame, covariates=Covariates(static=["kind"], known=["promo"]))
+    fitted = fit_panel(panel.split(10)[0], 4, QUICK)
+    z = rolled(fitted, panel, 10).ahead(torch.arange(3), torch.full((3,), 10))
+    for i, own in enumerate(predict_panel(on_panel(fitted, panel.split(10)[0]))):
+        np.testing.assert_allclose(fitted.data.invert(i, z[i].numpy()), own, rtol=2e-5)
+
+
+@pytest.mark.parametrize("over", ["origins", "segments", "steps"])
+def test_what_was_not_observed_is_not_judged(over):
+    frame = spoiled(table(), "s1", 6, 40.0)
+    place = pl.int_range(pl.len()).over("unique_id")
+    gone = (pl.col("unique_id") == "s0") & place.is_in([50, 80])
+    frame = frame.with_columns(y=pl.when(gone).then(None).otherwise(pl.col("y")))
+    settings = replace(QUICK, over=over, steps=40)
+    found = find_anomalies(from_frame(frame), 4, settings, level=90, last=20)
+    told = anomalies_frame(found)
+    assert found.number == 39 and len(told) == 40
+    absent = told.filter(pl.col("y").is_null())
+    assert absent["unique_id"].to_list() == ["s0"] and absent["is_anomaly"].to_list() == [False]
+    assert absent.select("score", "p_value").null_count().row(0) == (1, 1)
+    assert absent["y_hat"].is_finite().all()
+    # 39 errors were measured: one of the 40 was not observed.
+    assert found.calibration.counts.tolist() == [39]
+    assert told.filter(unique_id="s1")["is_anomaly"][14]

@@ -1,5 +1,7 @@
 """What forecasts hang on: a group that carries everything is named, and one that carries nothing is not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -7,11 +9,23 @@ import pytest
 import torch
 
 from refold.data import window
-from refold.data.window import Look
+from refold.data.beside import exchanged, is_seen
+from refold.data.window import Look, Past
 from refold.errors import DataError
-from refold.forecast import Forecaster, Settings, find_importance, from_frame, importance_frame
+from refold.forecast import (
+    Covariates,
+    Forecaster,
+    Settings,
+    find_importance,
+    fit_panel,
+    from_frame,
+    importance_frame,
+)
+from refold.forecast.beside import places
+from refold.forecast.course import Course
 from refold.forecast.importance import LINE
 from refold.forecast.rolled import rolled
+from refold.forecast.sequences import chain
 
 QUICK = Settings(members=2, steps=5, rate=1e-3, origins=20)
 
@@ -122,3 +136,88 @@ def test_what_is_refused(given, text, monkeypatch):
         find_importance(from_frame(table(1)), 4, QUICK, origins=1)
     with pytest.raises(DataError, match="has not been fitted"):
         Forecaster(horizon=4).explain()
+
+
+# Covariates, missing values, heads
+
+
+def promoted(number=3, length=120) -> pl.DataFrame:
+    """Sales that a promotion known ahead rules; the other columns say nothing."""
+    rng = np.random.default_rng(3)
+    days = pl.date_range(pl.date(2024, 1, 1), pl.date(2024, 12, 31), eager=True)[:length]
+    parts = []
+    for i in range(number):
+        promo = (rng.random(length) < 0.3).astype(float)
+        columns = {
+            "promo": promo,
+            "noise": rng.normal(size=length),
+            "warm": rng.normal(size=length),
+        }
+        y = 50 + 30 * promo + rng.normal(size=length)
+        named = {"shop": "ab"[i % 2], "kind": pl.Series(rng.choice(["p", "q"], length))}
+        parts.append(pl.DataFrame({"unique_id": f"s{i}", "ds": days, "y": y, **columns, **named}))
+    return pl.concat(parts)
+
+
+ALL = Covariates(static=["shop"], known=["promo", "noise", "kind"], historical=["warm"])
+
+
+def test_the_covariate_that_rules_is_named():
+    panel = from_frame(promoted(), covariates=ALL)
+    found = find_importance(panel, 7, Settings(members=1, steps=80), origins=14, repeats=3)
+    assert found.names[0] == "covariate promo"
+    rise = dict(zip(found.names, found.means, strict=True))
+    others = ("noise", "kind", "warm", "shop")
+    assert rise["covariate promo"] > 5 * max(rise[f"covariate {name}"] for name in others)
+
+
+def test_every_number_of_the_covariates_is_of_one():
+    panel = from_frame(promoted(), covariates=ALL)
+    fitted = fit_panel(panel, 7, QUICK)
+    past, course = fitted.pasts[0], fitted.courses[0]
+    assert isinstance(past, Past) and isinstance(course, Course) and past.beside is not None
+    columns = chain(torch.full((3,), past.columns - 1), course)
+    seen = window.told(past, torch.arange(3), columns)[window.COVARIATES]
+    told = window.covariates(past, torch.arange(3), columns, 1)
+    named, order = places(panel), torch.tensor([1, 2, 0])
+    assert told is not None and set(named) == {c.name for c in panel.columns}
+    of = torch.stack([is_seen(past.beside, one, seen.shape[-1]) for one in named.values()])
+    assert (of.sum(dim=0) == 1).all()
+    whole = told
+    for one in named.values():
+        whole = exchanged(past.beside, whole, one, order)
+    for name in ("codes", "ahead", "ahead_codes"):
+        assert torch.equal(getattr(whole, name), getattr(told, name)[:, order])
+    # One alone is as if its column had been another series'.
+    moved = past.beside.numbers.clone()
+    moved[1] = moved[1, order]
+    other = replace(past, beside=replace(past.beside, numbers=moved))
+    expected = window.covariates(other, torch.arange(3), columns, 1)
+    alone = exchanged(past.beside, told, named["noise"], order)
+    assert expected is not None and torch.equal(alone.ahead, expected.ahead)
+    there = window.told(other, torch.arange(3), columns)[window.COVARIATES]
+    own = is_seen(past.beside, named["noise"], seen.shape[-1])
+    assert torch.equal(torch.where(own, seen[:, order], seen), there)
+
+
+@pytest.mark.parametrize("head", ["student", "quantiles", "poisson"])
+def test_errors_of_distributions_and_of_what_was_observed(head):
+    frame = table().with_columns(y=pl.col("y").round())
+    gone = (pl.col("unique_id") == "s1") & (pl.int_range(pl.len()).over("unique_id") == 75)
+    frame = frame.with_columns(y=pl.when(gone).then(None).otherwise(pl.col("y")))
+    panel = from_frame(frame)
+    found = find_importance(panel, 4, replace(QUICK, head=head), origins=5, repeats=2)
+    before, each = rolled(found.fitted, panel, 9), []
+    for i, series in enumerate(panel.series):
+        own = series.observed
+        for back in range(4, 9):
+            z = before.ahead(torch.tensor([i]), torch.tensor([back]))
+            end, unit = len(own) - back, found.fitted.data.unit[i].item()
+            each.append(np.abs(own[end : end + 4] - before.values(i, z[0])) / unit)
+    assert found.error == pytest.approx(np.nanmean(each), rel=1e-4)
+    assert np.isnan(each).sum() > 0
+
+
+def test_networks_over_windows_have_no_groups():
+    with pytest.raises(DataError, match=r"(?s)over segments reads single values.*over=.origins"):
+        find_importance(from_frame(table()), 4, replace(QUICK, over="segments"))

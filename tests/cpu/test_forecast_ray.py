@@ -176,3 +176,23 @@ def test_a_worker_that_is_killed_loses_its_chunk_and_nothing_else(tmp_path):
         row.name for row in whole.rows if not row.is_model
     }
     np.testing.assert_allclose(made[0].simple["Naive"], whole.rows[0].forecasts[:9])
+
+
+@pytest.mark.parametrize("head", ["student", "poisson"])
+def test_parted_distributions_are_those_of_the_whole(here, tmp_path, head):
+    panel = from_frame(table().with_columns(y=pl.col("y").round()))
+    settings = replace(QUICK, head=head)
+    whole = backtest_panel(panel, 3, settings, windows=2, levels=(80.0,))
+    spread = Spread(tmp_path / "parts", workers=1)
+    spread.begin({})
+
+    def made(fitted, panel, windows, step):
+        return backtest_many(fitted, panel, windows, step, spread)
+
+    parted = backtest_panel(panel, 3, settings, windows=2, levels=(80.0,), many=made)
+    assert "CRPS" in parted.model.metrics
+    for name, value in whole.model.metrics.items():
+        assert parted.model.metrics[name] == pytest.approx(value, rel=1e-4)
+    for one, other in zip(whole.windows, parted.windows, strict=True):
+        np.testing.assert_allclose(one.bands[0].low, other.bands[0].low, rtol=1e-4)
+        assert other.distribution is not None

@@ -43,3 +43,18 @@ def test_the_figure_is_the_data(tested):
     drawn = {line.get_label(): line for line in lines}
     np.testing.assert_array_equal(drawn["inside of the interval"].get_ydata(), found.inside)
     np.testing.assert_array_equal(drawn["as stated"].get_xdata(), drawn["as stated"].get_ydata())
+
+
+def test_quantiles_of_distributions_and_values_that_were_not_observed():
+    rng, parts = np.random.default_rng(5), []
+    for i in range(30):
+        y = pl.Series(50 + rng.normal(size=60))
+        gone = pl.select(pl.int_range(60) == 58).to_series() if i == 0 else pl.Series([False] * 60)
+        y = y.to_frame("y").select(pl.when(~gone).then("y")).to_series()
+        parts.append(pl.DataFrame({"unique_id": f"s{i}", "ds": np.arange(60), "y": y}))
+    panel, settings = from_frame(pl.concat(parts)), Settings(members=1, steps=40, head="normal")
+    tested = backtest_panel(panel, 3, settings, windows=1, levels=(80.0,))
+    found = reliability(tested.windows)
+    assert found.number == 30 * 3 - 1 and found.levels.max() == 99
+    expected = 100 * tested.model.metrics["80 % inside"]
+    assert dict(zip(found.levels, found.inside, strict=True))[80] == pytest.approx(expected)

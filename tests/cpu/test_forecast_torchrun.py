@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
-from refold.forecast import Forecaster
+from refold.forecast import Forecaster, Settings, from_frame
 from refold.forecast.processes import is_first, started
+from refold.forecast.sequences import scaled
+from refold.forecast.ways import way_of
 
 STILL = {"members": 2, "steps": 12, "hidden": 8, "dropout": 0.0, "noise": 0.0, "batch": 6}
 
@@ -53,3 +56,14 @@ def test_without_torchrun_there_is_one(monkeypatch):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "3")
     assert started() == 3 and not is_first()
+
+
+def test_processes_share_the_windows_of_a_step():
+    panel = from_frame(pl.DataFrame({"unique_id": "a", "ds": range(60), "y": np.arange(60.0)}))
+    settings = Settings(over="segments", batch=9)
+    way = way_of(settings)
+    course = way.course(panel, 4, settings, 0)
+    past = way.past(panel, scaled(panel, 4), course)
+    _, alone = way.draws(past, course, 0, 1)
+    drawn, number = way.draws(past, course, 0, 2)
+    assert number == 2 * alone and {len(x) for x in drawn(0).x} == {5}

@@ -183,3 +183,25 @@ def test_without_optuna(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(RefoldError, match=r"(?s)Optuna is not installed.*refold\[tune\]"):
         tune_panel(from_frame(table()), 3, QUICK, trials=1)
+
+
+def test_over_segments_the_look_back_is_tried_and_everything_else_stays(short):
+    given = replace(QUICK, over="segments", segment=4, error="squared")
+    found = tune_panel(from_frame(table()), 3, given, trials=3, windows=2)
+    assert found.first.settings == given and found.first.state == "complete"
+    for trial in found.trials[1:]:
+        tried = trial.settings
+        assert (tried.over, tried.segment, tried.error) == ("segments", 4, "squared")
+        assert tried.recent == given.recent and 6 <= (tried.look_back or 0) <= 512
+    columns = trials_frame(found).columns
+    assert "look_back" in columns and "recent" not in columns
+
+
+def test_a_study_of_dilations_is_taken_up_again(short, tmp_path):
+    given = replace(QUICK, over="steps", dilations=(1, 3), look_back=16)
+    panel, path = from_frame(table()), tmp_path / "study"
+    for trials in (1, 2):
+        found = tune_panel(panel, 3, given, trials=trials, windows=1, study=path)
+        assert len(found.trials) == trials
+    with pytest.raises(DataError, match="other settings"):
+        tune_panel(panel, 3, replace(given, dilations=(1, 2)), windows=1, study=path)
