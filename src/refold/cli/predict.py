@@ -58,6 +58,8 @@ def predict(
         panel = given.with_future(fitted.panel, _named(saved, target, time, id), future)
         fitted = on_panel(fitted, panel)
     steps = saved.horizon if horizon is None else given.steps_of(horizon)
+    if ray:
+        parted.refuse_longer(steps, saved.horizon)
     measured = calibration is not None or not needs_calibration(fitted.settings)
     if not measured and (levels or steps > saved.horizon):
         raise unmeasured("--level" if levels else "--horizon")
@@ -66,7 +68,6 @@ def predict(
         console.print(f"Intervals: {note}.", highlight=False)
     spread, ahead = None, None
     if ray:
-        parted.refuse_longer(steps, saved.horizon)
         spread = parted.begun_for(out, workers, fitted)
         with telling.progress() as advance:
             ahead = parted.predicted(spread, fitted, advance("chunks of series"))
