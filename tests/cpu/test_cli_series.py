@@ -49,7 +49,15 @@ def test_levels_in_everything_that_forecast_writes(refold, quick, shop, tmp_path
     assert "80 % inside" in out and "95 % MSIS" in out
     assert "Intervals: conformal, from 18 errors of each step" in plain(out)
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
-    for word in ("95 % inside", "80 % interval", "low 95 %", "conformal, from", "--level 95,80"):
+    held = "Do the intervals hold what they say?"
+    for word in (
+        "95 % inside",
+        "80 % interval",
+        "low 95 %",
+        "conformal, from",
+        "--level 95,80",
+        held,
+    ):
         assert word in page
 
 
@@ -97,6 +105,7 @@ def test_backtest(refold, quick, shop, tmp_path):
         "refold backtest",
         "--windows 4 --step 3",
         "<svg",
+        "Do the intervals hold what they say?",
     ):
         assert word in page
 

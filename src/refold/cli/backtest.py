@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from . import folder, given, telling
+from . import folder, given, parted, telling
 from .given import Given
 
 if TYPE_CHECKING:
@@ -33,8 +33,9 @@ def backtest(
     season: given.Season = None,
     level: given.Level = None,
     cell: given.CellName = None,
+    tuned: given.SettingsFile = None,
     over: given.Over = None,
-    head: given.Head = "point",
+    head: given.Head = None,
     seed: given.Seed = 0,
     static: given.Static = None,
     known: given.Known = None,
@@ -42,6 +43,8 @@ def backtest(
     categorical: given.Categorical = None,
     resample: given.ResampleTo = None,
     aggregate: given.Aggregate = None,
+    ray: given.Ray = False,
+    workers: given.Workers = None,
     out: given.Out = Path("refold-backtest"),
     plot: given.Plot = True,
 ) -> None:
@@ -56,20 +59,21 @@ def backtest(
         report.require_plots()
     beside = given.Beside(static, known, historical, categorical, resample, aggregate)
     words = given.Words(
-        file,
-        horizon,
-        example_name,
-        target,
-        time,
-        id,
-        freq,
-        season,
-        level,
-        cell,
-        seed,
-        over,
-        head,
-        beside,
+        file=file,
+        horizon=horizon,
+        example=example_name,
+        target=target,
+        time=time,
+        id=id,
+        freq=freq,
+        season=season,
+        level=level,
+        cell=cell,
+        settings=tuned,
+        over=over,
+        head=head,
+        seed=seed,
+        beside=beside,
     )
     # What is measured takes no part in the search for seasons.
     back = max(0, windows - 1) * max(1, step or horizon or 1) + (horizon or 1)
@@ -77,6 +81,10 @@ def backtest(
     check_windows(said.panel, said.horizon, windows, said.horizon if step is None else step)
     folder.check(out, _FILES if plot else [n for n in _FILES if n != "backtest.png"], said.source)
 
+    spread = None
+    if ray:
+        parted.refuse_refit(refit)
+        spread = parted.begun(out, workers, said, "backtest", windows, step)
     console = Console()
     telling.tell_data(console, said.table, said.panel)
     with telling.progress() as advance:
@@ -89,6 +97,7 @@ def backtest(
             refit=refit,
             levels=said.levels,
             progress=advance("forecasting from each origin"),
+            many=None if spread is None else parted.many(spread, advance("chunks of series")),
         )
     telling.tell_ranking(console, f"On {found.part}", found, found.names)
     note = interval_note(said.settings, found.calibration, found.levels)
@@ -97,6 +106,8 @@ def backtest(
     contents = _contents(said, found, note, plot)
     former = [n for n in _FILES if n not in contents and report.is_own_png(out / n)]
     folder.write(out, contents, former)
+    if spread is not None:
+        spread.end()
     told = f"\nWritten to {out}: {', '.join(contents)}   ({found.seconds:.0f} s)"
     console.print(told, highlight=False, markup=False, soft_wrap=True)
 
@@ -104,7 +115,7 @@ def backtest(
 def _contents(said: Given, found: Backtest, note: str, plot: bool) -> dict[str, bytes]:
     """What is to stand in each file. Nothing is written before all of it is there."""
     from refold import report
-    from refold.forecast import backtest_csv
+    from refold.forecast import backtest_csv, needs_calibration, reliability
 
     panel = said.panel
     title = f"{said.table.name}: {found.part}"
@@ -116,6 +127,9 @@ def _contents(said: Given, found: Backtest, note: str, plot: bool) -> dict[str, 
         figures["windows"] = report.to_svg(picture, "windows", title)
         picture = report.errors_figure(found)
         figures["errors"] = report.to_svg(picture, "errors", "Error by step ahead")
+        if found.calibration or not needs_calibration(said.settings):
+            picture = report.reliability_figure(reliability(found.windows, found.calibration))
+            figures["reliability"] = report.to_svg(picture, "reliability", "Values inside by level")
     fitted = found.windows[-1].fitted
     settings = telling.settings_told(fitted, panel, said.table, found.seconds)
     settings["Training"] += f"; {found.how}"

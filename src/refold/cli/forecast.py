@@ -27,8 +27,9 @@ def forecast(
     season: given.Season = None,
     level: given.Level = None,
     cell: given.CellName = None,
+    tuned: given.SettingsFile = None,
     over: given.Over = None,
-    head: given.Head = "point",
+    head: given.Head = None,
     seed: given.Seed = 0,
     static: given.Static = None,
     known: given.Known = None,
@@ -61,20 +62,21 @@ def forecast(
         report.require_plots()
     beside = given.Beside(static, known, historical, categorical, resample, aggregate, future)
     words = given.Words(
-        file,
-        horizon,
-        example_name,
-        target,
-        time,
-        id,
-        freq,
-        season,
-        level,
-        cell,
-        seed,
-        over,
-        head,
-        beside,
+        file=file,
+        horizon=horizon,
+        example=example_name,
+        target=target,
+        time=time,
+        id=id,
+        freq=freq,
+        season=season,
+        level=level,
+        cell=cell,
+        settings=tuned,
+        over=over,
+        head=head,
+        seed=seed,
+        beside=beside,
     )
     said = given.read(words, "forecast")
     panel, steps, levels, settings = said.panel, said.horizon, said.levels, said.settings
@@ -101,6 +103,7 @@ def forecast(
         title = f"On the held-out last {steps} {panel.frequency.unit}"
         telling.tell_ranking(console, title, found, found.names)
         final = fit_panel(panel, steps, settings, advance("training on everything"))
+        measured = calibration  # before the held-out part, which its intervals are measured on
         if calibration:
             calibration = recalibrated(found, panel, calibration, advance("measuring errors again"))
         if levels:
@@ -109,7 +112,7 @@ def forecast(
         ahead = predicted(final, calibration, levels)
 
     seconds = found.fitted.seconds + final.seconds
-    contents = _contents(said, found, ahead, calibration, seconds, plot)
+    contents = _contents(said, found, ahead, calibration, measured, seconds, plot)
     # An older picture beside a new forecast would be taken for its own.
     former = [n for n in _FILES if n not in contents and report.is_own_png(out / n)]
     folder.write(out, contents, former)
@@ -122,12 +125,13 @@ def _contents(
     found: Evaluation,
     ahead: Predicted,
     calibration: Calibration | None,
+    measured: Calibration | None,
     seconds: float,
     plot: bool,
 ) -> dict[str, bytes]:
     """What is to stand in each file. Nothing is written before all of it is there."""
     from refold import report
-    from refold.forecast import forecast_csv, interval_note
+    from refold.forecast import forecast_csv, interval_note, needs_calibration, reliability
 
     panel, steps = said.panel, said.horizon
     forecasts, bands = ahead.values, ahead.bands
@@ -140,6 +144,9 @@ def _contents(
         figures["forecast"] = report.to_svg(picture, "forecast", title)
         picture = report.errors_figure(found)
         figures["errors"] = report.to_svg(picture, "errors", "Error by step ahead")
+        if measured or not needs_calibration(said.settings):
+            picture = report.reliability_figure(reliability([found], measured))
+            figures["reliability"] = report.to_svg(picture, "reliability", "Values inside by level")
     settings = telling.settings_told(found.fitted, panel, said.table, seconds)
     settings["Training"] += (
         "; once without the held-out part for the table, then from the start on everything for the "

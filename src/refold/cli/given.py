@@ -14,6 +14,8 @@ from refold import cells
 from refold.data.examples import EXAMPLES, example
 from refold.errors import DataError
 
+from . import settings_file
+
 if TYPE_CHECKING:
     from refold.forecast import Columns, Covariates, Panel, Resample, Settings, Table
     from refold.forecast.settings import Over as Recurring
@@ -40,7 +42,7 @@ Over = Annotated[
     str | None, typer.Option(help="What the network recurs over: origins, segments or steps.")
 ]
 Head = Annotated[
-    str,
+    str | None,
     typer.Option(
         help="What is said of certainty: point, quantiles, normal, student, negative_binomial, poisson."
     ),
@@ -68,6 +70,13 @@ Future = Annotated[
     Path | None, typer.Option(help="A table of what is known ahead, behind the end of FILE.")
 ]
 Seed = Annotated[int, typer.Option(help="Another seed, other starting weights.")]
+SettingsFile = Annotated[
+    Path | None, typer.Option("--settings", help="Settings that `refold tune` wrote.")
+]
+Ray = Annotated[
+    bool, typer.Option("--ray", help="Share the series among Ray's workers (needs ray).")
+]
+Workers = Annotated[int | None, typer.Option(help="How many workers, with --ray. Else all cores.")]
 Out = Annotated[Path, typer.Option(help="Folder for what is written.")]
 Plot = Annotated[bool, typer.Option(help="Draw figures (needs matplotlib).")]
 
@@ -127,8 +136,9 @@ class Words:
     cell: str | None = None
     seed: int = 0
     over: str | None = None
-    head: str = "point"
+    head: str | None = None
     beside: Beside = _NOTHING
+    settings: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,9 +165,12 @@ class Given:
             line += [flag, value] if value else []
         line += words.beside.flags()
         line += ["--level", words.level] if words.level else []
-        line += ["--over", words.over] if words.over else []
-        line += ["--head", words.head] if words.head != "point" else []
-        line += ["--cell", words.cell or self.settings.cell_name, "--seed", str(words.seed), *more]
+        for flag, value in (("--settings", words.settings), ("--over", words.over)):
+            line += [flag, str(value)] if value else []
+        line += ["--head", words.head] if words.head else []
+        if words.cell or not words.settings:
+            line += ["--cell", words.cell or self.settings.cell_name]
+        line += ["--seed", str(words.seed), *more]
         return shlex.join(line)
 
 
@@ -171,7 +184,13 @@ def read(words: Words, verb: str, holdout: int | None = None) -> Given:
     from refold.forecast import Settings, from_table, read_table
 
     source, steps = _source(words, verb), steps_of(words.horizon)
-    settings = Settings(seed=words.seed, over=_over(words.over), head=words.head)
+    settings = Settings(seed=words.seed)
+    if words.settings is not None:
+        settings = settings_file.read(words.settings, settings)
+    if words.over is not None:
+        settings = replace(settings, over=_over(words.over))
+    if words.head is not None:
+        settings = replace(settings, head=words.head)
     if words.cell is not None:
         settings = replace(settings, cell=cells.find(words.cell))
     levels = levels_of(words.level)

@@ -17,13 +17,16 @@ from rich.text import Text
 from refold.errors import RefoldError
 
 from . import cells, doctor, draw, explain
+from .anomalies import anomalies
 from .backtest import backtest
 from .diagnose import diagnose
 from .fit import fit
 from .forecast import forecast
+from .importance import importance
 from .predict import predict
 from .simulate import simulate
 from .task import task
+from .tune import tune
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -56,6 +59,9 @@ app.command()(fit)
 app.command()(predict)
 app.command()(simulate)
 app.command()(diagnose)
+app.command()(anomalies)
+app.command()(importance)
+app.command()(tune)
 app.command()(explain.explain)
 app.command()(draw.draw)
 app.command()(cells.cells)

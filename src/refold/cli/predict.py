@@ -11,7 +11,7 @@ from rich.console import Console
 
 from refold.errors import DataError
 
-from . import folder, given
+from . import folder, given, parted, telling
 
 if TYPE_CHECKING:
     from refold.forecast import Columns, Panel, Saved, Table
@@ -33,6 +33,8 @@ def predict(
     level: given.Level = None,
     horizon: given.Horizon = None,
     future: given.Future = None,
+    ray: given.Ray = False,
+    workers: given.Workers = None,
     out: given.Out = Path("refold-forecast"),
 ) -> None:
     """Forecast with a MODEL of `refold fit`. Nothing is trained.
@@ -56,14 +58,23 @@ def predict(
         panel = given.with_future(fitted.panel, _named(saved, target, time, id), future)
         fitted = on_panel(fitted, panel)
     steps = saved.horizon if horizon is None else given.steps_of(horizon)
+    if ray:
+        parted.refuse_longer(steps, saved.horizon)
     measured = calibration is not None or not needs_calibration(fitted.settings)
     if not measured and (levels or steps > saved.horizon):
         raise unmeasured("--level" if levels else "--horizon")
     if levels:
         note = interval_note(fitted.settings, calibration, levels)
         console.print(f"Intervals: {note}.", highlight=False)
-    found = predicted_longer(fitted, steps, calibration, levels, fitted.settings.seed)
+    spread, ahead = None, None
+    if ray:
+        spread = parted.begun_for(out, workers, fitted)
+        with telling.progress() as advance:
+            ahead = parted.predicted(spread, fitted, advance("chunks of series"))
+    found = predicted_longer(fitted, steps, calibration, levels, fitted.settings.seed, ahead)
     folder.write(out, {_FILE: forecast_csv(fitted.panel, found.values, found.bands).encode()})
+    if spread is not None:
+        spread.end()
     console.print(f"Written to {out}: {_FILE}", highlight=False, markup=False, soft_wrap=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -15,10 +16,10 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def progress():
+def progress(*, shown: bool = True):
     """A bar on stderr: stdout keeps the results."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True, quiet=not shown), transient=True) as bar:
 
         def advance(description: str):
             task = bar.add_task(description, total=None)
@@ -70,6 +71,22 @@ def tell_ranking(console: Console, title: str, found: Ranking, names: tuple[str,
     first, *others = verdict(found)
     console.print(first, style="bold yellow" if lost else "bold", highlight=False)
     console.print(" ".join(others), highlight=False)
+
+
+def tell_rows(
+    console: Console, names: Sequence[str], rows: Sequence[Sequence[str]], most: int
+) -> None:
+    """The first rows of a table as text; nothing where there are none."""
+    if not rows:
+        return
+    table = RichTable()
+    for i, name in enumerate(names):
+        table.add_column(name, justify="left" if i == 0 else "right")
+    for row in rows[:most]:
+        table.add_row(*row)
+    console.print(table)
+    if len(rows) > most:
+        console.print(f"and {len(rows) - most:,} more", style="dim", highlight=False)
 
 
 def settings_told(fitted: Fitted, panel: Panel, table: Table, seconds: float) -> dict[str, str]:

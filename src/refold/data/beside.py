@@ -7,7 +7,8 @@ not there when the network was trained.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -55,6 +56,17 @@ class Told:
     usual: float
 
 
+Held = Literal["numbers", "codes", "static", "static_codes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one covariate stands in a `Beside`: the name of the tensor, and which of its columns."""
+
+    held: Held
+    column: int
+
+
 def gathered(held: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """held (V, N, C) at columns (T, B, ...) of rows (B,): (T, B, ..., V)."""
     lead = rows.reshape(1, -1, *[1] * (columns.ndim - 2))
@@ -68,6 +80,37 @@ def seen(beside: Beside, recent: int, rows: Tensor, columns: Tensor) -> Tensor:
     window = gathered(beside.numbers, rows, back).flatten(2)
     static = beside.static[rows].expand(len(columns), -1, -1)
     return torch.cat([window, static], dim=-1).clamp(-_LIMIT, _LIMIT)
+
+
+def is_seen(beside: Beside, place: Place, width: int) -> Tensor:
+    """Which of `width` numbers that `seen` gives are of one covariate: (width,)."""
+    at = torch.arange(width)
+    window = width - beside.static.shape[-1]
+    if place.held == "numbers":
+        return (at < window) & (at % len(beside.numbers) == place.column)
+    return (at == window + place.column) & (place.held == "static")
+
+
+def exchanged(beside: Beside, told: Told, place: Place, order: Tensor) -> Told:
+    """The same, with one covariate as other chains have it: order (B,) says which."""
+    number, code = -1, -1
+    if place.held == "numbers" and place.column < beside.known_numbers:
+        number = place.column
+    if place.held == "codes" and place.column < beside.known_codes:
+        code = place.column
+    own = {"codes": 0, "static_codes": len(beside.codes)}.get(place.held, -1)
+    column = own + place.column if own >= 0 else -1
+    every = torch.arange(told.ahead.shape[-1]) % max(1, beside.known_numbers)
+    return replace(
+        told,
+        codes=_moved(told.codes, torch.arange(told.codes.shape[-1]) == column, order),
+        ahead=_moved(told.ahead, every == number, order),
+        ahead_codes=_moved(told.ahead_codes, torch.arange(beside.known_codes) == code, order),
+    )
+
+
+def _moved(held: Tensor, own: Tensor, order: Tensor) -> Tensor:
+    return torch.where(own, held[:, order], held)
 
 
 def codes(beside: Beside, rows: Tensor, columns: Tensor) -> Tensor:

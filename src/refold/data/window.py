@@ -33,6 +33,16 @@ _EXACT = 0.01
 # The width of a walk, in mean moves of a step: what it moves by in ten steps or so.
 _STEPS = 3.0
 
+# What a network is told of, beside the seasons.
+RECENT, BLOCKS = "recent values", "means further back"
+# The differences of recent values, and what is told of other columns.
+MOVES, COVARIATES = "recent moves", "covariates"
+
+
+def lag_name(season: int, more: int) -> str:
+    """What a season is called, `more` of them further back."""
+    return f"{more + 1} seasons of {season} ago" if more else f"season of {season}"
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -104,6 +114,13 @@ class Look:
             seasonal += [of, f"{of} + level"] if self.waves else [f"{of} + level"]
         drifts = [f"drift of {width}" for width in self.drifts]
         return ("last value", *seasonal, *drifts, "mean")
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """What each of the continuations hangs on, by the names of `told`."""
+        per_lag = 2 if self.waves else 1
+        seasonal = [lag_name(*lag) for lag in self.lags for _ in range(per_lag)]
+        return (RECENT, *seasonal, *["drift"] * len(self.drifts), BLOCKS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -306,24 +323,39 @@ def _seasonal(
 
 def seen(past: Past, rows: Tensor, columns: Tensor) -> Tensor:
     """What a network is told at an origin, in the units of the series there: (T, B, features)."""
+    return joined(told(past, rows, columns))
+
+
+def joined(parts: dict[str, Tensor]) -> Tensor:
+    """What `told` gives as one, outliers cut."""
+    return torch.cat(list(parts.values()), dim=-1).clamp(-_LIMIT, _LIMIT)
+
+
+def told(past: Past, rows: Tensor, columns: Tensor) -> dict[str, Tensor]:
+    """The same by what it is of, in order: (T, B, features of it) each."""
     look, width = past.look, unit(past, rows, columns)[..., None]
     level = at(past.level, rows, columns)[..., None]
     near = at(past.z, rows, columns[..., None] - torch.arange(not look.waves, look.recent))
     blocks = at(past.mean, rows, columns[..., None] - look.width * torch.arange(look.blocks))
     count = columns - past.first[rows]
-    parts = [(width / past.usual).log(), _age(count, look)]
-    parts += [(near - level) / width, (blocks - level) / width]
+    parts = {
+        "size and age": torch.cat([(width / past.usual).log(), _age(count, look)], dim=-1),
+        RECENT: (near - level) / width,
+        BLOCKS: (blocks - level) / width,
+    }
     if not look.waves:
-        parts.append(_last_moves(past, rows, columns))
+        parts[MOVES] = _last_moves(past, rows, columns)
     for season, more in look.lags:
         ago = season * (more + 1)
         change = level - at(past.level, rows, columns - ago)[..., None]
         usual = 1.0 if look.waves else ago**0.5 / _STEPS
         again = _seasonal(past, rows, columns, season, more, level)[0]
-        parts += [again / width, change / (usual * width), (count >= ago).float()[..., None]]
+        known = (count >= ago).float()[..., None]
+        each = [again / width, change / (usual * width), known]
+        parts[lag_name(season, more)] = torch.cat(each, dim=-1)
     if past.beside is not None:
-        parts.append(beside.seen(past.beside, look.recent, rows, columns))
-    return torch.cat(parts, dim=-1).clamp(-_LIMIT, _LIMIT)
+        parts[COVARIATES] = beside.seen(past.beside, look.recent, rows, columns)
+    return parts
 
 
 def _last_moves(past: Past, rows: Tensor, columns: Tensor) -> Tensor:
@@ -340,7 +372,7 @@ def _age(count: Tensor, look: Look) -> Tensor:
     return torch.stack([share, (full / look.reach).clamp(0.01, 1.0).log()], dim=-1)
 
 
-def told(past: Past, rows: Tensor, columns: Tensor, last: int) -> Told | None:
+def covariates(past: Past, rows: Tensor, columns: Tensor, last: int) -> Told | None:
     """What goes beside the features of chains, of which the `last` origins are forecast from."""
     if past.beside is None:
         return None

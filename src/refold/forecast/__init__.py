@@ -3,6 +3,7 @@
 read_table -> Panel -> evaluate (beside naive forecasts) / fit_panel -> predict_panel -> frame.
 """
 
+from .anomalies import Anomalies, find_anomalies
 from .backtest import Backtest, backtest_panel, check_windows
 from .beside import check_future
 from .covariates import Covariates, of_columns
@@ -17,26 +18,34 @@ from .forecaster import (
     predict_panel,
 )
 from .frames import Backtested, Forecaster
+from .importance import Importance, find_importance
 from .intervals import Band, Calibration, calibrate, check_levels
 from .panel import Panel, Series, from_frame, from_table, with_future_frame, with_future_table
 from .predicted import Predicted, interval_note, needs_calibration, predicted
+from .reliability import Reliability, reliability
 from .resample import Resample
 from .saved import Saved, read_folder, write_folder
 from .settings import Settings
 from .simulate import predicted_longer, simulate_panel
 from .table import Columns, Table, read_future, read_table
 from .tables import (
+    anomalies_csv,
+    anomalies_frame,
     backtest_csv,
     backtest_frame,
     forecast_csv,
     forecast_frame,
+    importance_frame,
     paths_csv,
     paths_frame,
+    trials_frame,
 )
+from .tuning import Trial, Tuned, tune_panel
 from .update import appended
 from .verdict import verdict
 
 __all__ = [
+    "Anomalies",
     "Backtest",
     "Backtested",
     "Band",
@@ -47,15 +56,21 @@ __all__ = [
     "Evaluation",
     "Fitted",
     "Forecaster",
+    "Importance",
     "Panel",
     "Predicted",
     "Ranking",
+    "Reliability",
     "Resample",
     "Row",
     "Saved",
     "Series",
     "Settings",
     "Table",
+    "Trial",
+    "Tuned",
+    "anomalies_csv",
+    "anomalies_frame",
     "appended",
     "backtest_csv",
     "backtest_frame",
@@ -67,11 +82,14 @@ __all__ = [
     "check_windows",
     "compare",
     "evaluate",
+    "find_anomalies",
+    "find_importance",
     "fit_panel",
     "forecast_csv",
     "forecast_frame",
     "from_frame",
     "from_table",
+    "importance_frame",
     "interval_names",
     "interval_note",
     "needs_calibration",
@@ -87,7 +105,10 @@ __all__ = [
     "read_future",
     "read_table",
     "recalibrated",
+    "reliability",
     "simulate_panel",
+    "trials_frame",
+    "tune_panel",
     "verdict",
     "with_future_frame",
     "with_future_table",

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from refold.data.scale import choose_transform
 from refold.errors import DataError
 
-from .evaluate import Evaluation, Ranking, Row, compare, ranked_by
-from .forecaster import MARGIN, Progress, fit_panel, on_panel
+from .evaluate import Evaluation, Made, Ranking, Row, compare, ranked_by
+from .forecaster import MARGIN, Fitted, Progress, fit_panel, on_panel
 from .intervals import Calibration, calibrate
 from .metrics import mean_defined, mean_observed, owa
 from .origins import rolling
 from .panel import Panel
 from .predicted import needs_calibration
 from .settings import Settings
+
+# Networks, the whole panel, windows and step -> the forecasts from each origin, the earliest first.
+Many = Callable[[Fitted, Panel, int, int], Sequence[Made]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,6 +61,7 @@ def backtest_panel(
     refit: bool = False,
     levels: Sequence[float] = (),
     progress: Progress | None = None,
+    many: Many | None = None,
 ) -> Backtest:
     """Forecast from `windows` origins, `step` apart (a horizon, if None), the last one a horizon
     before the end of each series.
@@ -65,7 +69,8 @@ def backtest_panel(
     Without `refit`, networks are trained once, on what was known at the first origin, so that none
     of the values they are measured on has been seen; with it, once more for each origin. The simple
     forecasts are made anew at each origin either way. Intervals of `levels` are calibrated on what
-    was known at the first origin, at the cost of one more training, or the head's own.
+    was known at the first origin, at the cost of one more training, or the head's own. many:
+    forecasts are made by other machines (see `spread`); without `refit` only.
 
     Errors  DataError for a series that is too short.
 
@@ -80,7 +85,7 @@ def backtest_panel(
     told = _Stages(progress, (windows if refit else 1) + measured)
     # One for all origins: networks that had learned logarithms could not go on from a 0.
     transform = choose_transform([s.values for s in panel.series])
-    fitted, calibration, found = None, None, []
+    fitted, calibration, found, made = None, None, [], None
     for known, came in rolling(panel, horizon, windows, step):
         if measured and calibration is None:
             calibration = calibrate(
@@ -93,7 +98,12 @@ def backtest_panel(
             )
         if fitted is None or refit:
             fitted = fit_panel(known, horizon, settings, told.next(), transform)
-        found.append(compare(on_panel(fitted, known), came, calibration, levels))
+            made = iter(many(fitted, panel, windows, step)) if many and not refit else None
+        if made is None:
+            found.append(compare(on_panel(fitted, known), came, calibration, levels))
+        else:
+            here = replace(fitted, panel=known)
+            found.append(compare(here, came, calibration, levels, next(made)))
     names = found[0].names
     rows = tuple(_pooled(found, i, names) for i in range(len(found[0].rows)))
     return Backtest(

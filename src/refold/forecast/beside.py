@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from refold.data.beside import Beside
+from refold.data.beside import Beside, Held, Place
 from refold.errors import DataError
 
 from .covariates import Column, Role, Values
@@ -59,6 +59,23 @@ def _of(series: Series, panel: Panel, column: Column) -> Floats:
 def _beside(series: Series) -> Values:
     assert series.beside is not None
     return series.beside
+
+
+def places(panel: Panel) -> dict[str, Place]:
+    """Where each covariate of a panel stands in what `beside` gives, by name."""
+    moving: tuple[Role, ...] = ("known", "historical")
+    kinds: tuple[tuple[Held, tuple[Role, ...], bool], ...] = (
+        ("numbers", moving, False),
+        ("codes", moving, True),
+        ("static", ("static",), False),
+        ("static_codes", ("static",), True),
+    )
+    found = {}
+    for held, roles, is_category in kinds:
+        own = [c for role in roles for c in panel.columns if c.role == role]
+        names = [c.name for c in own if (c.levels is not None) == is_category]
+        found |= {name: Place(held, i) for i, name in enumerate(names)}
+    return found
 
 
 def beside(panel: Panel, scale: Standard | None, columns: int, horizon: int) -> Beside | None:

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-from refold.data.scale import choose_transform
+from refold.data.scale import Transform, choose_transform
 
 from . import baselines
 from .distribution import Distribution
-from .forecaster import Fitted, Progress, check_length, fit_panel
+from .forecaster import Fitted, Progress, check_length, fit_panel, mean_ahead
 from .intervals import Band, Calibration, calibrate
 from .metrics import (
     NAMES,
@@ -101,7 +102,8 @@ class Evaluation(Ranking):
     """What a held-out comparison found.
 
     naive2: the mean sMAPE and MASE of Naive2, which OWA is relative to. bands: the network's
-    intervals, where any were asked for; its row then has their coverage and score.
+    intervals, where any were asked for; its row then has their coverage and score. distribution: of
+    the network's forecast, where it has one.
     """
 
     known: Panel
@@ -109,6 +111,7 @@ class Evaluation(Ranking):
     fitted: Fitted
     naive2: tuple[float, float]
     bands: tuple[Band, ...] = ()
+    distribution: Distribution | None = None
 
 
 def evaluate(
@@ -129,19 +132,44 @@ def evaluate(
     return compare(fit_panel(known, horizon, settings, progress), held_out, calibration, levels)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Made:
+    """Forecasts of every series in every way: by the simple methods, and by the networks.
+
+    simple: by name. orders: the lowest and the highest order of the autoregressions. ahead: what
+    `mean_ahead` gives.
+    """
+
+    simple: dict[str, list[Floats]]
+    orders: tuple[int, int]
+    ahead: Tensor
+
+
+def made_at_end(fitted: Fitted, horizon: int) -> Made:
+    """What follows the series that the networks have before them."""
+    simple, orders = _simple_forecasts(fitted, horizon)
+    return Made(simple, orders, mean_ahead(fitted))
+
+
 def compare(
     fitted: Fitted,
     held_out: Panel,
     calibration: Calibration | None = None,
     levels: Sequence[float] = (),
+    made: Made | None = None,
 ) -> Evaluation:
-    """The network beside the simple forecasts, on the points that follow what it has before it."""
+    """The network beside the simple forecasts, on the points that follow what it has before it.
+
+    made: the forecasts, where they are there already.
+    """
     known, horizon = fitted.panel, len(held_out.series[0])
-    base = _naive2(known, held_out)
-    rows = [_row(known, held_out, base, *simple) for simple in _simple_forecasts(fitted, horizon)]
+    made = made or made_at_end(fitted, horizon)
+    base, notes = _naive2(known, held_out), _notes(known, fitted.data.transform, made.orders)
+    rows = [_row(known, held_out, base, name, notes[name], f) for name, f in made.simple.items()]
     note = f"{len(fitted.networks)} networks of {fitted.parameters:,} weights, one model for "
     note += "the series" if len(known.series) == 1 else f"all {len(known.series)} series"
-    name, ahead = f"refold {fitted.settings.cell_name}", predicted(fitted, calibration, levels)
+    name = f"refold {fitted.settings.cell_name}"
+    ahead = predicted(fitted, calibration, levels, made.ahead)
     bands = ahead.bands
     mine = _row(known, held_out, base, name, note, ahead.values, is_model=True)
     of_bands = [_of_band(known, held_out, band) for band in bands]
@@ -155,7 +183,9 @@ def compare(
     part = f"the last {horizon} {unit}, held out"
     basis = f"{horizon * len(known.series):,} held-out values from one origin: another origin may "
     basis += "rank them otherwise"
-    return Evaluation(tuple(rows), by, part, basis, unit, known, held_out, fitted, base, bands)
+    return Evaluation(
+        tuple(rows), by, part, basis, unit, known, held_out, fitted, base, bands, ahead.distribution
+    )
 
 
 def recalibrated(
@@ -212,27 +242,39 @@ def _naive2(known: Panel, held_out: Panel) -> tuple[float, float]:
     return mean_defined(relative), mean_defined(scaled)
 
 
-def _simple_forecasts(fitted: Fitted, horizon: int) -> list[tuple[str, str, list[Floats]]]:
+def _seasonal_names(seasons: tuple[int, ...]) -> dict[str, int]:
+    """What the seasonal naive forecasts are called, and their seasons."""
+    if len(seasons) < 2:
+        return {"Seasonal naive": seasons[0] if seasons else 1}
+    return {f"Seasonal ({season}) naive": season for season in seasons}
+
+
+def _simple_forecasts(
+    fitted: Fitted, horizon: int
+) -> tuple[dict[str, list[Floats]], tuple[int, int]]:
     known = fitted.panel
     values = [s.values for s in known.series]
-    found = [(NAIVE, "the last value", [baselines.naive(y, horizon) for y in values])]
-    for season in known.seasons or (1,):
-        note = f"the last {season} values again" if season > 1 else "no season: as Naive"
-        name = "Seasonal naive" if len(known.seasons) < 2 else f"Seasonal ({season}) naive"
-        found.append((name, note, [baselines.seasonal_naive(y, horizon, season) for y in values]))
+    found = {NAIVE: [baselines.naive(y, horizon) for y in values]}
+    for name, season in _seasonal_names(known.seasons).items():
+        found[name] = [baselines.seasonal_naive(y, horizon, season) for y in values]
     # The same that the network is given among its continuations.
     missing = [s.missing for s in known.series]
     linear = baselines.autoregressions(values, known.seasons, fitted.data.scales, missing)
-    orders = sorted({model.order for model in linear})
-    told = str(orders[0]) if len(orders) == 1 else f"{orders[0]} to {orders[-1]}"
-    note = f"least squares, order {told} by BIC, recursive, "
-    note += {"log": "of logarithms", "sqrt": "of square roots", "none": "of plain values"}[
-        linear[0].scale.transform
-    ]
-    found.append(
-        (AUTOREGRESSION, note, [m.predict(y, horizon) for m, y in zip(linear, values, strict=True)])
-    )
-    return found
+    found[AUTOREGRESSION] = [m.predict(y, horizon) for m, y in zip(linear, values, strict=True)]
+    orders = [model.order for model in linear]
+    return found, (min(orders), max(orders))
+
+
+def _notes(known: Panel, transform: Transform, orders: tuple[int, int]) -> dict[str, str]:
+    """How each of the simple methods comes to its forecasts."""
+    notes = {NAIVE: "the last value"}
+    for name, season in _seasonal_names(known.seasons).items():
+        notes[name] = f"the last {season} values again" if season > 1 else "no season: as Naive"
+    low, high = orders
+    told = str(low) if low == high else f"{low} to {high}"
+    kind = {"log": "logarithms", "sqrt": "square roots", "none": "plain values"}[transform]
+    notes[AUTOREGRESSION] = f"least squares, order {told} by BIC, recursive, of {kind}"
+    return notes
 
 
 def _row(

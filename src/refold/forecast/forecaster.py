@@ -20,7 +20,8 @@ from refold.train.fit import Fit, Run, fit
 from .beside import check_future
 from .distribution import Distribution, is_counted, refuse_uncounted
 from .panel import Panel
-from .sequences import Scaled, further_on, scaled
+from .processes import mean_of_all, place, started
+from .sequences import Mean, Scaled, further_on, mean_of_own, scaled
 from .settings import Settings
 from .together import Task, together
 from .ways import Seen, Trained, way_of
@@ -32,6 +33,8 @@ Progress = Callable[[int, int], None]
 MARGIN = 6
 # The decay of the average of the weights: over the last fifty steps.
 _AVERAGE = 0.98
+# Seeds of several processes, and of any number of networks, do not meet.
+_APART = 2**40
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,12 +63,14 @@ def fit_panel(
     settings: Settings,
     progress: Progress | None = None,
     transform: Transform | None = None,
+    distributed: bool = False,
 ) -> Fitted:
     """Train on every series of a panel at once.
 
     `progress` is told after each network: networks done, networks in all. `transform` None takes the
     one that suits the values; networks that are to be shown other values later need one that suits
-    them.
+    them. distributed: this process is one of several, started by torchrun, that train the same
+    networks; each takes its part of every batch.
 
     Errors  DataError for a series that is too short.
     """
@@ -74,13 +79,14 @@ def fit_panel(
     refuse_uncounted(panel, settings.head)
     if is_counted(settings.head):
         transform = "sqrt"  # where no count was 0 yet, one may come
-    threads, way = torch.get_num_threads(), way_of(settings)
-    with _one_thread():
+    # Several processes have to talk in one order: each trains its networks one by one.
+    threads, way = 1 if distributed else torch.get_num_threads(), way_of(settings)
+    with one_thread():
         data = scaled(panel, horizon, transform)
         members = range(settings.members)
         courses = tuple(way.course(panel, horizon, settings, member) for member in members)
         data = way.prepared(panel, data, courses[0])
-        usual, trainings = _trainings(panel, data, courses, settings)
+        usual, trainings = _trainings(panel, data, courses, settings, distributed)
 
         def told(done: int) -> None:
             if progress:
@@ -93,7 +99,11 @@ def fit_panel(
 
 
 def _trainings(
-    panel: Panel, data: Scaled, courses: Sequence[Trained], settings: Settings
+    panel: Panel,
+    data: Scaled,
+    courses: Sequence[Trained],
+    settings: Settings,
+    distributed: bool,
 ) -> tuple[list[float], list[Task[tuple[nn.Module, Run]]]]:
     """The width that is usual for each network, and what trains it; networks share their pasts."""
     way, pasts = way_of(settings), {}
@@ -103,7 +113,7 @@ def _trainings(
         if key not in pasts:
             pasts[key] = way.past(panel, data, course)
         usual.append(pasts[key].usual)
-        trainings.append(_training(pasts[key], data, course, settings, member))
+        trainings.append(_training(pasts[key], data, course, settings, member, distributed))
     return usual, trainings
 
 
@@ -113,8 +123,10 @@ def pasts_at_end(
     settings: Settings,
     courses: Sequence[Trained],
     usual: Sequence[float],
+    back: int = 0,
 ) -> tuple[Seen, ...]:
     """What each network looks back on from the end of the series; usual: of the panel it learned.
+    Origins may lie up to `back` steps before the end.
 
     It is made anew after training too, where there is one that goes further back: sums that begin
     elsewhere are rounded otherwise, and a forecast is to be the same after `load` to the last bit.
@@ -124,43 +136,53 @@ def pasts_at_end(
     keys = [(way.looks(course), one) for course, one in zip(courses, usual, strict=True)]
     for key, course in zip(keys, courses, strict=True):
         if key not in made:
-            made[key] = way.at_end(panel, data, course, key[-1])
+            made[key] = way.at_end(panel, data, course, key[-1], back)
     return tuple(made[key] for key in keys)
 
 
 def _training(
-    past: Seen, data: Scaled, course: Trained, settings: Settings, member: int
+    past: Seen,
+    data: Scaled,
+    course: Trained,
+    settings: Settings,
+    member: int,
+    distributed: bool,
 ) -> Task[tuple[nn.Module, Run]]:
     seed, way = settings.seed * settings.members + member, way_of(settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = way.network(past, course, settings)
-    drawn, number = way.draws(past, course, seed)
+    processes = started() if distributed else 1
+    drawn, number = way.draws(past, course, seed, processes)
+    share = -(-course.batch // processes)
     plan = Fit(
-        epochs=-(-course.steps // -(-number // course.batch)),
+        epochs=-(-course.steps // -(-number // (share * processes))),
         rate=settings.rate,
         schedule="cosine",
         warm_up=max(1, course.steps // 10),
         average=_AVERAGE,
-        batch_size=course.batch,
+        batch_size=share,
         validation=0.0,
         patience=None,
         seed=seed,
     )
+    mean: Mean = mean_of_all if distributed else mean_of_own
 
     def trained(check: Callable[[], None]) -> tuple[nn.Module, Run]:
         def wanted(epoch: int) -> Sequences:
             check()
             return drawn(epoch)
 
-        with network.chance.seeded(seed):
-            return network, fit(way.learner(network, past, data, course), wanted, plan)
+        learner = way.learner(network, past, data, course, mean)
+        # Noise and dropout of each process are of its own chains.
+        with network.chance.seeded(seed + place() * _APART if distributed else seed):
+            return network, fit(learner, wanted, plan, distributed=distributed)
 
     return trained
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """The products of one origin are too small to be shared: threads only wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -170,34 +192,38 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def predict_panel(fitted: Fitted) -> list[Floats]:
+def predict_panel(fitted: Fitted, ahead: torch.Tensor | None = None) -> list[Floats]:
     """The next values of every series, in its own units: one (H,) each.
 
     The mean of the networks is taken in the transformed units: for a logarithm, it is the
-    geometric mean.
+    geometric mean. ahead: what `mean_ahead` gives, where it is there already.
 
     Errors  DataError where a covariate is not known as far ahead.
     """
-    found = predict_distribution(fitted)
+    found = predict_distribution(fitted, ahead)
     if found is not None:
         return found.centre
-    z = _mean_ahead(fitted).numpy().astype(np.float64)
+    ahead = mean_ahead(fitted) if ahead is None else ahead
+    z = ahead.numpy().astype(np.float64)
     return [fitted.data.invert(i, own) for i, own in enumerate(z)]
 
 
-def predict_distribution(fitted: Fitted) -> Distribution | None:
+def predict_distribution(fitted: Fitted, ahead: torch.Tensor | None = None) -> Distribution | None:
     """The distributions of the next values, where the networks have a head for them.
 
     The parameters of the networks are averaged: the centre as that of point forecasts, spreads and
-    distances between quantiles as they are.
+    distances between quantiles as they are. ahead: as in `predict_panel`.
     """
     head = fitted.settings.head
-    return None if head == "point" else Distribution.of(fitted.data, head, _mean_ahead(fitted))
+    if head == "point":
+        return None
+    return Distribution.of(fitted.data, head, mean_ahead(fitted) if ahead is None else ahead)
 
 
-def _mean_ahead(fitted: Fitted) -> torch.Tensor:
+def mean_ahead(fitted: Fitted) -> torch.Tensor:
+    """The next values as networks see them, their mean: (N, H); with a head, (N, H, K)."""
     check_future(fitted.panel, fitted.horizon)
-    with _one_thread(), torch.no_grad():
+    with one_thread(), torch.no_grad():
         return way_of(fitted.settings).ahead(fitted.networks, fitted.pasts, fitted.courses)
 
 

@@ -11,10 +11,12 @@ from typing import Any
 from refold.errors import DataError
 from refold.ir.trace import Cell
 
+from .anomalies import find_anomalies
 from .backtest import Backtest, backtest_panel
 from .covariates import NO_COVARIATES, Covariates, of_columns
 from .distribution import refuse_uncounted
 from .forecaster import Fitted, fit_panel, further, on_panel, refuse_outside
+from .importance import find_importance
 from .intervals import Calibration, Sides, calibrate, check_levels
 from .panel import Panel, from_frame, with_future_frame
 from .predicted import needs_calibration
@@ -23,7 +25,18 @@ from .rows import plain_rows
 from .saved import Saved, read_folder, write_folder
 from .settings import Settings
 from .simulate import check_paths, predicted_longer, simulate_panel
-from .tables import Kind, backtest_frame, forecast_frame, horizon_frame, metrics_frame, paths_frame
+from .tables import (
+    Kind,
+    anomalies_frame,
+    backtest_frame,
+    forecast_frame,
+    horizon_frame,
+    importance_frame,
+    metrics_frame,
+    paths_frame,
+    trials_frame,
+)
+from .tuning import Tuned, tune_panel
 from .update import appended
 
 
@@ -40,6 +53,19 @@ class Backtested:
     metrics: Any
     by_horizon: Any
     found: Backtest
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TunedFrames:
+    """A search for settings as a table, in the kind of frame that was given.
+
+    trials: a row for each, with its error and what it tried. settings: those of the best. found: the
+    same as records.
+    """
+
+    trials: Any
+    settings: Settings
+    found: Tuned
 
 
 class Forecaster:
@@ -202,12 +228,7 @@ class Forecaster:
 
         Errors  DataError for a series that is too short for so many windows.
         """
-        kind, panel = self._kind, None
-        if frame is None:
-            panel = self._used("backtest", "or pass a frame").panel
-        else:
-            panel = self._read(frame)
-            kind = Kind.of(frame, panel)
+        kind, panel = self._of(frame, "backtest")
         levels = () if level is None else check_levels(level)
         found = backtest_panel(
             panel,
@@ -225,6 +246,80 @@ class Forecaster:
             kind.of_frame(horizon_frame(found)),
             found,
         )
+
+    def anomalies(
+        self,
+        frame: Any = None,
+        *,
+        level: float = 99,
+        last: int | None = None,
+        ahead: int = 1,
+    ) -> Any:
+        """The last values of every series, and which of them its past had not led to expect.
+
+        Columns unique_id, ds, y, y_hat, y_hat-lo-99, y_hat-hi-99, score (in halves of the interval),
+        p_value, is_anomaly. `last` values are judged, a third of the shortest series if None, each as
+        forecast `ahead` steps before, by networks that have not seen them: others than those that
+        were fitted. See `refold.forecast.anomalies` for what the level guarantees.
+
+        Errors  DataError for series that are too short, or for this level.
+        """
+        kind, panel = self._of(frame, "anomalies")
+        found = find_anomalies(
+            panel, self.horizon, self.settings, level=level, last=last, ahead=ahead
+        )
+        return kind.of_frame(anomalies_frame(found))
+
+    def explain(self, frame: Any = None, *, origins: int | None = None, repeats: int = 10) -> Any:
+        """What forecasts hang on: the rise of their error when a group of inputs is another origin's.
+
+        Columns inputs (recent values, each season, ...), rise and deviation over `repeats` permutations
+        (in naive errors, as MASE), share (of the error). Measured from `origins` origins at the end,
+        by networks that have not seen it: others than those that were fitted. See
+        `refold.forecast.importance`.
+
+        Errors  DataError for series that are too short.
+        """
+        kind, panel = self._of(frame, "explain")
+        found = find_importance(
+            panel, self.horizon, self.settings, origins=origins, repeats=repeats
+        )
+        return kind.of_frame(importance_frame(found))
+
+    def tune(
+        self,
+        frame: Any = None,
+        *,
+        trials: int = 20,
+        seconds: float | None = None,
+        windows: int = 3,
+        held_out: int | None = None,
+        study: str | Path | None = None,
+    ) -> TunedFrames:
+        """Look for settings, and take the best ones: call `fit` again to use them. Needs Optuna.
+
+        Each of `trials` trains at `windows` origins before the last `held_out` values (a horizon, if
+        None), which none of them sees: a backtest with one window is measured there. After `seconds`
+        no new trial begins. study: a file from which the search goes on another time, where `trials`
+        counts those before. See `refold.forecast.tuning`.
+
+        Errors  RefoldError where Optuna is not installed; DataError for series that are too short,
+        and for a study of other series or settings.
+        """
+        kind, panel = self._of(frame, "tune")
+        found = tune_panel(
+            panel,
+            self.horizon,
+            self.settings,
+            trials=trials,
+            seconds=seconds,
+            windows=windows,
+            held_out=held_out,
+            study=None if study is None else Path(study),
+        )
+        self.settings, self._fitted, self._panel = found.settings, None, None
+        self.calibration = None
+        return TunedFrames(kind.of_frame(trials_frame(found)), found.settings, found)
 
     def update(self, frame: Any) -> Forecaster:
         """Go on from newer rows: the next forecast starts after them. Nothing is trained.
@@ -275,6 +370,13 @@ class Forecaster:
     def _read(self, frame: Any) -> Panel:
         named = {"covariates": self.covariates, "resample": self.resample}
         return from_frame(frame, self.freq, self.seasons, **named)
+
+    def _of(self, frame: Any, verb: str) -> tuple[Kind, Panel]:
+        """A frame as a panel, and its kind; None is what the forecaster was fitted to."""
+        if frame is None:
+            return self._kind, self._used(verb, "or pass a frame").panel
+        panel = self._read(frame)
+        return Kind.of(frame, panel), panel
 
     def _used(self, verb: str, other: str = "") -> Fitted:
         return self.fitted or self._trained(verb, other)

@@ -149,7 +149,7 @@ class Calibration:
 
     def extended(self, known: Panel, held_out: Panel, forecasts: Sequence[Floats]) -> Calibration:
         """With the errors of one more origin, at the ends of the known series."""
-        more = _scores(known, held_out, forecasts, self.transform)
+        more = scores_of(known, held_out, forecasts, self.transform)
         scores = np.concatenate([self.scores, more])
         return replace(self, scores=scores, origins=self.origins + 1)
 
@@ -189,10 +189,10 @@ def moved(f: Floats, by: Floats, scale: Scale) -> Floats:
     return np.where(by > 0, np.maximum(found, f), np.where(by < 0, np.minimum(found, f), f))
 
 
-def _scores(
+def scores_of(
     known: Panel, held_out: Panel, forecasts: Sequence[Floats], transform: Transform
 ) -> Floats:
-    """The errors at one origin: (series, H)."""
+    """Value minus forecast of what came after each known series, in its units: (series, H)."""
     found = []
     for early, late, f in zip(known.series, held_out.series, forecasts, strict=True):
         scale = unit_of(early.observed, transform, known.season)
@@ -211,6 +211,7 @@ def calibrate(
     levels: Sequence[float] = (),
     transform: Transform | None = None,
     progress: Progress | None = None,
+    distributed: bool = False,
 ) -> Calibration:
     """Train without the last part of every series, forecast it from many origins, keep the errors.
 
@@ -218,7 +219,7 @@ def calibrate(
     last third of the longest series at most. Series too short for that take no part: their own
     intervals are in their own units all the same. levels: those that will be asked for. transform:
     None takes the one that suits all values, those to come too: networks that had learned
-    logarithms could not go on from a 0.
+    logarithms could not go on from a 0. distributed: as in `fit_panel`.
 
     Errors  DataError where no series is long enough, or all together are too short for a level:
     before anything is trained.
@@ -231,7 +232,8 @@ def calibrate(
     _check_enough(origins * len(long), horizon, levels, sides)
     whole = replace(panel, series=long)
     transform = transform or choose_transform([s.values for s in panel.series])
-    fitted = fit_panel(whole.split(back)[0], horizon, settings, progress, transform)
+    known = whole.split(back)[0]
+    fitted = fit_panel(known, horizon, settings, progress, transform, distributed)
     scores = [
         _errors(on_panel(fitted, known), held_out, transform, seed)
         for seed, (known, held_out) in enumerate(rolling(whole, horizon, origins, step=1))
@@ -244,7 +246,7 @@ def _errors(fitted: Fitted, held_out: Panel, transform: Transform, seed: int) ->
     found = predict_distribution(fitted)
     if found is not None:
         return found.scores([s.values for s in held_out.series], seed)
-    return _scores(fitted.panel, held_out, predict_panel(fitted), transform)
+    return scores_of(fitted.panel, held_out, predict_panel(fitted), transform)
 
 
 def _check_enough(n: int, horizon: int, levels: Sequence[float], sides: Sides) -> None:

@@ -114,7 +114,7 @@ def tell(past: Past, rows: Tensor, columns: Tensor, last: int) -> Told:
         window.continuations(past, rows, near),
         window.expected(past, rows, near),
         window.at(past.level, rows, near)[..., None],
-        window.told(past, rows, columns, last),
+        window.covariates(past, rows, columns, last),
     )
 
 

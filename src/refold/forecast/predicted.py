@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from .distribution import Distribution
-from .forecaster import Fitted, predict_distribution, predict_panel
+from .forecaster import Fitted, mean_ahead, predict_distribution, predict_panel
 from .intervals import Band, Calibration
+from .panel import Panel
 from .settings import Settings
 
 Floats = NDArray[np.float64]
@@ -29,20 +31,34 @@ class Predicted:
 
 
 def predicted(
-    fitted: Fitted, calibration: Calibration | None = None, levels: Sequence[float] = ()
+    fitted: Fitted,
+    calibration: Calibration | None = None,
+    levels: Sequence[float] = (),
+    ahead: Tensor | None = None,
 ) -> Predicted:
     """The forecast after the end of the series, with an interval for each level.
 
     Intervals of a point forecast need a calibration: without one there are none. Those of a
-    distribution are its own quantiles; a calibration moves them to where values came to lie.
+    distribution are its own quantiles; a calibration moves them to where values came to lie. ahead:
+    what `mean_ahead` gives, where it is there already.
     """
-    found = predict_distribution(fitted)
-    if found is None:
-        values = predict_panel(fitted)
-        bands = calibration.bands(fitted.panel, values, levels) if calibration else ()
-        return Predicted(values, bands, None)
-    bands = tuple(_band(found, calibration, level) for level in levels)
-    return Predicted(found.centre, bands, found)
+    ahead = mean_ahead(fitted) if ahead is None else ahead
+    found = predict_distribution(fitted, ahead)
+    values = predict_panel(fitted, ahead) if found is None else found.centre
+    return Predicted(values, bands_of(fitted.panel, values, found, calibration, levels), found)
+
+
+def bands_of(
+    panel: Panel,
+    values: Sequence[Floats],
+    found: Distribution | None,
+    calibration: Calibration | None,
+    levels: Sequence[float],
+) -> tuple[Band, ...]:
+    """The intervals of a forecast of the series of a panel; found: its distribution, if it has one."""
+    if found is not None:
+        return tuple(_band(found, calibration, level) for level in levels)
+    return calibration.bands(panel, values, levels) if calibration else ()
 
 
 def _band(found: Distribution, calibration: Calibration | None, level: float) -> Band:

@@ -189,13 +189,13 @@ def past_of(panel: Panel, data: Scaled, course: Course) -> Past:
     return _past(panel, data, course, most, _lines(panel, data, course, most))
 
 
-def past_at_end(panel: Panel, data: Scaled, course: Course, usual: float) -> Past:
-    """The panel as tensors to forecast from the end of every series, and from no earlier step.
+def past_at_end(panel: Panel, data: Scaled, course: Course, usual: float, back: int = 0) -> Past:
+    """The panel as tensors to forecast from the end of every series, and from `back` steps before it on.
 
     usual: the width that is usual in the panel that was trained on.
     """
-    lines = _lines(panel, data, course, 1)
-    return _past(panel, data, course, reach_at_end(course), lines, usual)
+    lines = _lines(panel, data, course, 1 + back)
+    return _past(panel, data, course, reach_at_end(course) + back, lines, usual)
 
 
 def _past(
@@ -234,14 +234,31 @@ def _ahead(values: Floats, line: Autoregression, most: int, horizon: int) -> Flo
     return line.ahead(lags[:, ::-1], horizon) * unit
 
 
+# Errors (T, B, H), 0 where no target exists, and which exist -> the mean of a batch.
+Mean = Callable[[Tensor, Tensor], Tensor]
+
+
+def mean_of_own(error: Tensor, exists: Tensor) -> Tensor:
+    """The mean over the targets of this process, which are all where it is the only one."""
+    return error.sum() / exists.sum().clamp(min=1)
+
+
 class Learner(nn.Module):
     """A network with the panel it learns from: what `fit` is given.
 
     Shapes  a batch is x (1, B, 2): of each chain the series, and the column of its last origin.
     """
 
-    def __init__(self, network: OriginNetwork, past: Past, data: Scaled, course: Course) -> None:
+    def __init__(
+        self,
+        network: OriginNetwork,
+        past: Past,
+        data: Scaled,
+        course: Course,
+        mean: Mean = mean_of_own,
+    ) -> None:
         super().__init__()
+        self._mean = mean
         self.network = network
         self._past, self._data, self._course = past, data, course
         self._first = first_origins(past, course)
@@ -261,7 +278,7 @@ class Learner(nn.Module):
         exists = exists & (near >= self._first[rows])[..., None]
         measure, head = Measured(self._data, rows), self.network.head
         error = measure.errors(z, goal) if head is None else head.family.loss(z, goal, measure)
-        return (error * exists).sum() / exists.sum().clamp(min=1)
+        return self._mean(error * exists, exists)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -323,8 +340,9 @@ def mean_ahead(
     pasts: Sequence[Past],
     courses: Sequence[Course],
     rows: Tensor,
+    back: Tensor,
 ) -> Tensor:
-    """From the last column of these series, the mean of all networks: (B, H).
+    """From origins with so many values behind them (B,), the mean of all networks: (B, H).
 
     Networks that look at the same are told once.
     """
@@ -333,7 +351,7 @@ def mean_ahead(
     for network, past, course in zip(networks, pasts, courses, strict=True):
         key = (id(past), course.stride, course.origins)
         if key not in told:
-            columns = chain(torch.full_like(rows, past.columns - 1), course)
+            columns = chain(past.columns - 1 - back, course)
             told[key] = tell(past, rows, columns, 1)
         found.append(answered(network, told[key])[0])
     return torch.stack(found).mean(dim=0)
@@ -346,7 +364,9 @@ def first_origins(past: Past, course: Course) -> Tensor:
     return torch.maximum(past.first + wait - 1, torch.tensor(past.columns - course.span))
 
 
-def draws(past: Past, course: Course, seed: int) -> tuple[Callable[[int], Sequences], int]:
+def draws(
+    past: Past, course: Course, seed: int, processes: int = 1
+) -> tuple[Callable[[int], Sequences], int]:
     """What an epoch trains on, and how many chains that are.
 
     For each series as many as cover it together; of few series, as many as fill a batch. Their ends
@@ -359,6 +379,11 @@ def draws(past: Past, course: Course, seed: int) -> tuple[Callable[[int], Sequen
     series = torch.tensor([i for i, n in enumerate(pieces) for _ in range(n)]).repeat(again)
     piece = torch.tensor([k for n in pieces for k in range(n)]).repeat(again)
     turn = torch.arange(again).repeat_interleave(sum(pieces))
+    # No process may be without a chain in the last batch: where it is too small, the first come again.
+    last = len(series) % (-(-course.batch // processes) * processes)
+    more = processes - last if 0 < last < processes else 0
+    even = torch.arange(len(series) + more) % len(series)
+    series, piece, turn = series[even], piece[even], turn[even]
 
     def drawn(epoch: int) -> Sequences:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from refold.data import window
 from refold.errors import DataError
@@ -221,15 +222,16 @@ def predicted_longer(
     calibration: Calibration | None = None,
     levels: Sequence[float] = (),
     seed: int = 0,
+    ahead: Tensor | None = None,
 ) -> Predicted:
     """A forecast of any horizon. Up to the trained one it is `predicted`; further steps are the median
     of paths (of counts, the mean), and their intervals hold the middle of the paths.
 
-    The distribution that it comes with is that of the trained steps.
+    The distribution that it comes with is that of the trained steps. ahead: as in `predicted`.
 
     Errors  DataError for a longer horizon of a point forecast without a calibration.
     """
-    near = predicted(fitted, calibration, levels)
+    near = predicted(fitted, calibration, levels, ahead)
     if horizon <= fitted.horizon:
         return _shortened(near, horizon)
     paths = simulate_panel(fitted, _PATHS, horizon, seed, calibration)

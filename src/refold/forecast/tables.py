@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 
 from refold.errors import DataError
 
+from .anomalies import Anomalies
 from .backtest import Backtest
 from .calendar import Stamps
 from .evaluate import Ranking
+from .importance import Importance
 from .intervals import Band
 from .panel import Panel
+from .tuning import Tuned, names_of
 
 Floats = NDArray[np.float64]
 
@@ -118,12 +121,74 @@ def _backtested(found: Backtest) -> tuple[dict[str, Stamps], dict[str, Any]]:
     return stamps, columns | _of_bands(bands)
 
 
+def anomalies_frame(found: Anomalies) -> pl.DataFrame:
+    """unique_id, ds, y, y_hat, the bounds of the level, score, p_value and is_anomaly."""
+    stamps = found.panel.aware(np.concatenate([s.stamps for s in found.judged.series]))
+    return _of_anomalies(found, stamps)
+
+
+def anomalies_csv(found: Anomalies) -> str:
+    """The same as CSV; dates as in `forecast_csv`."""
+    stamps = np.concatenate([s.stamps for s in found.judged.series])
+    texts = pl.Series("ds", found.panel.texts(stamps, offsets=True))
+    return _of_anomalies(found, texts).write_csv()
+
+
+def _of_anomalies(found: Anomalies, ds: pl.Series) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "unique_id": [s.name for s in found.judged.series for _ in range(len(s))],
+            "ds": ds,
+            "y": _given(np.concatenate([s.observed for s in found.judged.series])),
+            "y_hat": np.concatenate(found.forecasts),
+            **_of_bands([found.band]),
+            "score": _given(np.concatenate(found.scores)),
+            "p_value": _given(np.concatenate(found.p_values)),
+            "is_anomaly": np.concatenate(found.flags),
+        }
+    )
+
+
 def _of_bands(bands: Sequence[Band]) -> dict[str, Floats]:
     return {
         f"y_hat-{side}-{band.level:g}": np.concatenate(values)
         for band in bands
         for side, values in (("lo", band.low), ("hi", band.high))
     }
+
+
+def _given(values: Floats) -> pl.Series:
+    """Null where no value was observed."""
+    return pl.Series(values, nan_to_null=True)
+
+
+def importance_frame(found: Importance) -> pl.DataFrame:
+    """One row for each group of inputs: the rise of the error without it, its deviation, its share."""
+    return pl.DataFrame(
+        {
+            "inputs": list(found.names),
+            "rise": found.means,
+            "deviation": found.deviations,
+            "share": found.means / found.error,
+        }
+    )
+
+
+def trials_frame(found: Tuned) -> pl.DataFrame:
+    """One row for each trial: number, state, error, origins, seconds, and the settings it tried."""
+    rows = [
+        {
+            "number": trial.number,
+            "state": trial.state,
+            "error": trial.error if np.isfinite(trial.error) else None,
+            "origins": trial.origins,
+            "seconds": trial.seconds,
+            **{name: getattr(trial.settings, name) for name in names_of(trial.settings)},
+            "cell": trial.settings.cell_name,
+        }
+        for trial in found.trials
+    ]
+    return pl.DataFrame(rows, infer_schema_length=None)
 
 
 def metrics_frame(found: Ranking, names: Sequence[str]) -> pl.DataFrame:

@@ -6,7 +6,7 @@ A way says what a network looks at, how it is built, what it is trained on and h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,12 +23,15 @@ from .lookback import Lookback, over_segments, over_steps
 from .model import OriginNetwork, tell
 from .panel import Panel
 from .segments import SegmentNetwork
-from .sequences import Scaled, chain
+from .sequences import Mean, Scaled, chain
 from .settings import Over, Settings
 from .skill import begin_by_skill
 from .steps import StepNetwork
 
-# Series that are forecast together: enough to fill the products, few enough to fit a cache.
+# Origins: which series (B,), and how many of their values lie behind each (B,).
+Origins = tuple[Tensor, Tensor]
+
+# Origins that are forecast from together: enough to fill the products, few enough to fit a cache.
 _TOGETHER = 512
 
 
@@ -57,9 +60,12 @@ class Way(Protocol):
     """How forecasts come about.
 
     course: the rules, for one of the networks that are averaged. past: the panel as tensors, to be trained on; at_end:
-    to be forecast from. network: as it starts. learner: with its error, for `fit`. draws: what an epoch trains on, and
-    how many that are. ahead: the forecasts of every series after its end, (N, H) in the units of `Scaled.values`.
-    reads: what a recurrence reads for it, (T, N, hidden). told: the network in words.
+    to be forecast from, at origins up to `back` steps before the end; looks: what these hang on, so that networks which
+    look at the same share them; reach: how many values before the end are looked at. prepared: with what else is
+    derived from all series once. network: as it starts. learner: with its error, for `fit`. draws: what an epoch trains
+    on, and how many that are; processes: that share each batch. ahead: the mean forecast of the networks after the end
+    of every series (N, H), or from some origins (B, H), in the units of `Scaled.values`; with a head, parameters
+    (.., H, K). reads: what a recurrence reads for it, (T, N, hidden). told: the network in words.
     """
 
     def course(self, panel: Panel, horizon: int, settings: Settings, member: int) -> Trained: ...
@@ -67,13 +73,19 @@ class Way(Protocol):
     def looks(self, course: Any) -> Hashable: ...
     def reach(self, course: Any) -> int: ...
     def past(self, panel: Panel, data: Scaled, course: Any) -> Seen: ...
-    def at_end(self, panel: Panel, data: Scaled, course: Any, usual: float) -> Seen: ...
+    def at_end(
+        self, panel: Panel, data: Scaled, course: Any, usual: float, back: int = 0
+    ) -> Seen: ...
     def network(self, past: Any, course: Any, settings: Settings) -> Any: ...
-    def learner(self, network: Any, past: Any, data: Scaled, course: Any) -> nn.Module: ...
+    def learner(
+        self, network: Any, past: Any, data: Scaled, course: Any, mean: Mean
+    ) -> nn.Module: ...
     def draws(
-        self, past: Any, course: Any, seed: int
+        self, past: Any, course: Any, seed: int, processes: int
     ) -> tuple[Callable[[int], Sequences], int]: ...
-    def ahead(self, networks: Any, pasts: Any, courses: Any) -> Tensor: ...
+    def ahead(
+        self, networks: Any, pasts: Any, courses: Any, at: Origins | None = None
+    ) -> Tensor: ...
     def reads(self, network: Any, past: Any, course: Any) -> Tensor: ...
     def told(self, course: Any) -> str: ...
 
@@ -96,33 +108,36 @@ class OverOrigins:
     def past(self, panel: Panel, data: Scaled, course: Course) -> Past:
         return sequences.past_of(panel, data, course)
 
-    def at_end(self, panel: Panel, data: Scaled, course: Course, usual: float) -> Past:
-        return sequences.past_at_end(panel, data, course, usual)
+    def at_end(
+        self, panel: Panel, data: Scaled, course: Course, usual: float, back: int = 0
+    ) -> Past:
+        return sequences.past_at_end(panel, data, course, usual, back)
 
     def network(self, past: Past, course: Course, settings: Settings) -> OriginNetwork:
         horizon = course.look.horizon
         return OriginNetwork(past.features, past.bases, horizon, course, settings, past.beside)
 
     def learner(
-        self, network: OriginNetwork, past: Past, data: Scaled, course: Course
+        self, network: OriginNetwork, past: Past, data: Scaled, course: Course, mean: Mean
     ) -> nn.Module:
         if course.lines:
             begin_by_skill(network, past, course)
-        return sequences.Learner(network, past, data, course)
+        return sequences.Learner(network, past, data, course, mean)
 
     def draws(
-        self, past: Past, course: Course, seed: int
+        self, past: Past, course: Course, seed: int, processes: int
     ) -> tuple[Callable[[int], Sequences], int]:
-        return sequences.draws(past, course, seed)
+        return sequences.draws(past, course, seed, processes)
 
     def ahead(
         self,
         networks: Sequence[OriginNetwork],
         pasts: Sequence[Past],
         courses: Sequence[Course],
+        at: Origins | None = None,
     ) -> Tensor:
-        groups = torch.arange(len(pasts[0].z)).split(_TOGETHER)
-        return torch.cat([sequences.mean_ahead(networks, pasts, courses, rows) for rows in groups])
+        parts = _parted(at or _ends(pasts[0].z))
+        return torch.cat([sequences.mean_ahead(networks, pasts, courses, *part) for part in parts])
 
     def reads(self, network: OriginNetwork, past: Past, course: Course) -> Tensor:
         rows = torch.arange(len(past.z))
@@ -166,29 +181,36 @@ class OverWindows:
     def past(self, panel: Panel, data: Scaled, course: Lookback) -> windows.Windows:
         return windows.windows_of(panel, data, course)
 
-    def at_end(self, panel: Panel, data: Scaled, course: Lookback, usual: float) -> windows.Windows:
-        return windows.windows_of(panel, data, course, whole=False)
+    def at_end(
+        self, panel: Panel, data: Scaled, course: Lookback, usual: float, back: int = 0
+    ) -> windows.Windows:
+        return windows.windows_of(panel, data, course, back)
 
     def network(self, past: windows.Windows, course: Lookback, settings: Settings) -> nn.Module:
         return self.build(course, settings)
 
     def learner(
-        self, network: nn.Module, past: windows.Windows, data: Scaled, course: Lookback
+        self, network: nn.Module, past: windows.Windows, data: Scaled, course: Lookback, mean: Mean
     ) -> nn.Module:
-        return windows.Learner(network, past, course.squared)
+        return windows.Learner(network, past, course.squared, mean)
 
     def draws(
-        self, past: windows.Windows, course: Lookback, seed: int
+        self, past: windows.Windows, course: Lookback, seed: int, processes: int
     ) -> tuple[Callable[[int], Sequences], int]:
-        return windows.draws(past, course.together, course.steps, seed)
+        return windows.draws(past, course.together, course.steps, seed, processes)
 
     def ahead(
         self,
         networks: Sequence[nn.Module],
         pasts: Sequence[windows.Windows],
         courses: Sequence[Lookback],
+        at: Origins | None = None,
     ) -> Tensor:
-        found = [windows.ahead(one, past)[0] for one, past in zip(networks, pasts, strict=True)]
+        parts = list(_parted(at or _ends(pasts[0].z)))
+        found = [
+            torch.cat([windows.ahead_of(network, past, *part) for part in parts])
+            for network, past in zip(networks, pasts, strict=True)
+        ]
         return torch.stack(found).mean(dim=0)
 
     def reads(self, network: Any, past: windows.Windows, course: Lookback) -> Tensor:
@@ -201,6 +223,15 @@ class OverWindows:
             over = f"over the last {course.back} values, {layers} layer{'s' * (layers > 1)}"
             over += f" with dilations {', '.join(map(str, course.dilations))}" * (layers > 1)
         return f"{over}; all steps at once, relative to the last value"
+
+
+def _ends(z: Tensor) -> Origins:
+    """The end of every series, (N, C)."""
+    return torch.arange(len(z)), torch.zeros(len(z), dtype=torch.long)
+
+
+def _parted(at: Origins) -> Iterator[Origins]:
+    return zip(*(each.split(_TOGETHER) for each in at), strict=True)
 
 
 WAYS: dict[Over, Way] = {

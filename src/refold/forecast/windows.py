@@ -18,7 +18,7 @@ from refold.data.batch import Batch, Sequences
 
 from .lookback import Lookback
 from .panel import Panel
-from .sequences import Scaled
+from .sequences import Mean, Scaled, mean_of_own
 
 # Draws of windows in an epoch of `fit`: what happens between epochs then costs nothing.
 _EPOCH = 50
@@ -62,11 +62,11 @@ class OnWindows(Protocol):
     def __call__(self, windows: Tensor, own: Tensor) -> Tensor: ...
 
 
-def windows_of(panel: Panel, data: Scaled, course: Lookback, whole: bool = True) -> Windows:
-    """The panel as tensors: all of it, or what is seen from its end."""
+def windows_of(panel: Panel, data: Scaled, course: Lookback, back: int | None = None) -> Windows:
+    """The panel as tensors: all of it, or what is seen from origins up to `back` steps before its end."""
     logs = data.transform == "log"
     unit = torch.tensor([s.unit if logs else 1.0 for s in data.scales], dtype=torch.float64)
-    longest = max(map(len, data.values)) if whole else course.back
+    longest = max(map(len, data.values)) if back is None else course.back + back
     columns = max(longest, course.back)
     z = torch.stack([_ended(torch.from_numpy(y), columns) for y in data.values])
     first = torch.tensor([max(0, columns - len(y)) for y in data.values])
@@ -113,6 +113,13 @@ def ahead(network: OnWindows, past: Windows, columns: Tensor | None = None) -> T
     return torch.cat(found) * past.unit[:, None]
 
 
+@torch.no_grad()
+def ahead_of(network: OnWindows, past: Windows, rows: Tensor, back: Tensor) -> Tensor:
+    """From origins with so many values behind them (B,), in the units of `Scaled.values`: (B, H)."""
+    columns = (past.columns - 1 - back)[None]
+    return forecast(network, past, rows, columns)[0] * past.unit[rows, None]
+
+
 # What a network learns from
 
 
@@ -122,9 +129,15 @@ class Learner(nn.Module):
     Shapes  a batch is one draw (W, 1, 1) of origins that all series share, or (W, 1, 2) of series and origins.
     """
 
-    def __init__(self, network: nn.Module, past: Windows, squared: bool = False) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        past: Windows,
+        squared: bool = False,
+        mean: Mean = mean_of_own,
+    ) -> None:
         super().__init__()
-        self.network = network
+        self.network, self._mean = network, mean
         self._past, self._squared, self._first = past, squared, first_origins(past)
 
     def error(self, batch: Batch) -> Tensor:
@@ -138,7 +151,7 @@ class Learner(nn.Module):
             exists = exists & window.at(past.observed, rows, steps)
         away = z - window.at(past.z, rows, steps)
         error = away.square() if self._squared else away.abs()
-        return (error * exists).sum() / exists.sum().clamp(min=1)
+        return self._mean(error * exists, exists)
 
 
 def _drawn_origins(past: Windows, drawn: Tensor) -> tuple[Tensor, Tensor]:
@@ -154,12 +167,16 @@ def first_origins(past: Windows) -> Tensor:
 
 
 def draws(
-    past: Windows, together: int, steps: int, seed: int
+    past: Windows, together: int, steps: int, seed: int, processes: int = 1
 ) -> tuple[Callable[[int], Sequences], int]:
-    """What an epoch trains on, and how many draws that are: windows at all positions, by chance."""
+    """What an epoch trains on, and how many draws that are: windows at all positions, by chance.
+
+    processes: that share the windows of a step; each has a draw of its own, so much smaller.
+    """
     first, last = first_origins(past), past.columns - 1
     count = (last - first).clamp(min=0)
-    ends, number = count.cumsum(0), min(steps, _EPOCH)
+    ends, number = count.cumsum(0), min(steps, _EPOCH) * processes
+    together = -(-together // processes)
 
     def drawn(epoch: int) -> Sequences:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)

@@ -57,11 +57,11 @@ def forecast_figure(
 
     One panel per series, the first six of them; intervals as a fan around each forecast.
     """
-    figure, axes = _panels(panel)
+    figure, axes = panels(panel)
     futures = panel.future(len(forecasts[0]))
     for i, (ax, series) in enumerate(zip(axes, panel.series, strict=False)):
-        tail = _tail(len(series), len(forecasts[0]), panel.season)
-        stamps, values = series.stamps[-tail:], series.observed[-tail:]
+        shown = tail(len(series), len(forecasts[0]), panel.season)
+        stamps, values = series.stamps[-shown:], series.observed[-shown:]
         held = found.held_out.series[i].stamps
         ax.axvspan(held[0], held[-1], color=INK["shade"], zorder=0, lw=0)
         _fan(ax, held, found.bands, i, INK["test"], ahead=False)
@@ -79,19 +79,19 @@ def forecast_figure(
         joined = np.concatenate([series.values[-1:], forecasts[i]])
         ahead = np.concatenate([series.stamps[-1:], futures[i]])
         ax.plot(ahead, joined, color=INK["model"], lw=2.2, label="forecast")
-        _style(ax, stamps.dtype.kind == "M")
+        style(ax, stamps.dtype.kind == "M")
         ax.set_title(series.name, loc="left", fontsize=10, color=INK["text"])
-    _legend(figure, axes[0])
+    legend(figure, axes[0])
     return figure
 
 
 def backtest_figure(found: Backtest) -> Figure:
     """The end of each series and what was forecast of it from each origin; the first six series."""
-    figure, axes = _panels(found.panel)
+    figure, axes = panels(found.panel)
     for i, (ax, series) in enumerate(zip(axes, found.panel.series, strict=False)):
         first = len(found.windows[0].known.series[i])
         horizon = len(found.model.by_horizon)
-        start = max(0, first - _tail(first, horizon, found.panel.season))
+        start = max(0, first - tail(first, horizon, found.panel.season))
         stamps = series.stamps[start:]
         for window in found.windows:
             ahead = window.held_out.series[i].stamps
@@ -103,18 +103,18 @@ def backtest_figure(found: Backtest) -> Figure:
             label = "forecast, each from its origin" if window is found.windows[0] else None
             ahead = window.held_out.series[i].stamps
             ax.plot(ahead, window.model.forecasts[i], color=INK["model"], lw=1.8, label=label)
-        _style(ax, stamps.dtype.kind == "M")
+        style(ax, stamps.dtype.kind == "M")
         ax.set_title(series.name, loc="left", fontsize=10, color=INK["text"])
-    _legend(figure, axes[0])
+    legend(figure, axes[0])
     return figure
 
 
-def _panels(panel: Panel) -> tuple[Figure, list[Axes]]:
+def panels(panel: Panel) -> tuple[Figure, list[Axes]]:
     """A figure with room for each series, and the places in it."""
     number = min(len(panel.series), _MOST_PANELS)
     columns = 1 if number == 1 else 2
     rows = -(-number // columns)
-    figure = _figure(9.6, 4.3 if rows == 1 else 2.5 * rows + 0.7)
+    figure = sheet(9.6, 4.3 if rows == 1 else 2.5 * rows + 0.7)
     axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     for ax in axes[number:]:
         ax.set_visible(False)
@@ -133,7 +133,7 @@ def _fan(
         )
 
 
-def _legend(figure: Figure, ax: Axes) -> None:
+def legend(figure: Figure, ax: Axes) -> None:
     handles, labels = ax.get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="outside upper left", ncols=5, frameon=False, labelcolor=INK["text"]
@@ -144,7 +144,7 @@ def errors_figure(found: Ranking) -> Figure:
     """Mean absolute error by step ahead, for every method."""
     from matplotlib.ticker import MaxNLocator
 
-    figure = _figure(9.6, 3.4)
+    figure = sheet(9.6, 3.4)
     ax = figure.subplots()
     steps = np.arange(1, len(found.model.by_horizon) + 1)
     others = [row for row in found.rows if not row.is_model]
@@ -155,7 +155,7 @@ def errors_figure(found: Ranking) -> Figure:
     ax.plot(
         steps, model.by_horizon, color=INK["model"], lw=2.4, marker=marker, ms=4, label=model.name
     )
-    _style(ax, dates=False)
+    style(ax, dates=False)
     ax.xaxis.set_major_locator(MaxNLocator(nbins=13, integer=True))
     # A recursion that diverges would press all other lines to the floor: it leaves the figure.
     shown = 3 * max(model.by_horizon.max(), found.naive.by_horizon.max())
@@ -211,19 +211,26 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
     return svg.replace("<svg", f'<svg role="img" aria-label="{description}"', 1)
 
 
-def _figure(width: float, height: float) -> Figure:
+def sheet(width: float, height: float) -> Figure:
     """A figure apart from pyplot's global state."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _tail(length: int, horizon: int, season: int) -> int:
+def tail(length: int, horizon: int, season: int) -> int:
     """How much history shows the shape of a series and leaves the forecast room."""
     return min(length, max(6 * horizon, 4 * season if season <= 4 * horizon else season, 24))
 
 
-def _style(ax: Axes, dates: bool) -> None:
+def plain_ticks() -> Any:
+    """A few round numbers along an axis that holds no dates."""
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(nbins=7)
+
+
+def style(ax: Axes, dates: bool) -> None:
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
     from matplotlib.ticker import MaxNLocator
 

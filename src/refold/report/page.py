@@ -88,7 +88,7 @@ def forecast_page(
 ) -> str:
     """The page as text.
 
-    figures: "forecast" and "errors" as <svg>; without them the page has no figures. bands: the
+    figures: "forecast", "errors" and "reliability" as <svg>; without them the page has no figures. bands: the
     intervals of the forecast.
     """
     horizon = len(forecasts[0])
@@ -97,18 +97,19 @@ def forecast_page(
         f"<h1>{escape(title)}</h1>",
         f'<p class="sub">{escape(about)}</p>',
         _verdict(found),
-        _figure(figures.get("forecast"), _forecast_caption(found, panel, horizon)),
+        captioned(figures.get("forecast"), _forecast_caption(found, panel, horizon)),
         f"<h2>On the held-out {horizon} {escape(unit)}</h2>",
         _table(found, found.names),
         f'<p class="small">{escape(_table_caption(len(panel.series)))}</p>',
         *_by_step(figures.get("errors"), len(panel.series), "of the held-out part"),
-        *_made(settings, command),
+        *_held_by(figures.get("reliability"), "of the held-out part"),
+        *made(settings, command),
         "<h2>Numbers</h2>",
-        _details("Forecast", _forecast_table(panel, forecasts, bands)),
-        _details("Held-out part, and what was forecast of it", _held_out_table([found])),
-        _details("What the columns mean", f"<dl>{_pairs(DEFINITIONS)}</dl>"),
+        details("Forecast", _forecast_table(panel, forecasts, bands)),
+        details("Held-out part, and what was forecast of it", _held_out_table([found])),
+        details("What the columns mean", f"<dl>{_pairs(DEFINITIONS)}</dl>"),
     ]
-    return _document(title, "\n".join(part for part in parts if part))
+    return document(title, "\n".join(part for part in parts if part))
 
 
 def backtest_page(
@@ -122,7 +123,7 @@ def backtest_page(
 ) -> str:
     """The page of a backtest as text.
 
-    figures: "windows" and "errors" as <svg>; without them the page has no figures.
+    figures: "windows", "errors" and "reliability" as <svg>; without them the page has no figures.
     """
     number_ = len(found.panel.series)
     shown = "" if number_ <= 6 else f" The first 6 of {number_} series."
@@ -131,29 +132,38 @@ def backtest_page(
         f"<h1>{escape(title)}</h1>",
         f'<p class="sub">{escape(about)}</p>',
         _verdict(found),
-        _figure(figures.get("windows"), caption + shown),
+        captioned(figures.get("windows"), caption + shown),
         f"<h2>On {escape(found.part)}</h2>",
         _table(found, found.names),
         f'<p class="small">{escape(_table_caption(number_))}</p>',
         *_by_step(figures.get("errors"), number_, "over all origins"),
+        *_held_by(figures.get("reliability"), "from all origins"),
         "<h2>From each origin</h2>",
         _windows_table(found),
-        *_made(settings, command),
+        *made(settings, command),
         "<h2>Numbers</h2>",
-        _details("What came, and what was forecast", _held_out_table(found.windows)),
-        _details("What the columns mean", f"<dl>{_pairs(DEFINITIONS)}</dl>"),
+        details("What came, and what was forecast", _held_out_table(found.windows)),
+        details("What the columns mean", f"<dl>{_pairs(DEFINITIONS)}</dl>"),
     ]
-    return _document(title, "\n".join(part for part in parts if part))
+    return document(title, "\n".join(part for part in parts if part))
 
 
 def _by_step(svg: str | None, series: int, where: str) -> list[str]:
     if not svg:
         return []
     measured = "Mean absolute error" if series == 1 else "Mean scaled error (MASE)"
-    return ["<h2>Error by step ahead</h2>", _figure(svg, f"{measured} of each step {where}.")]
+    return ["<h2>Error by step ahead</h2>", captioned(svg, f"{measured} of each step {where}.")]
 
 
-def _made(settings: Mapping[str, str], command: str) -> list[str]:
+def _held_by(svg: str | None, where: str) -> list[str]:
+    if not svg:
+        return []
+    caption = f"The share of the values {where} inside of the interval of each level: above the "
+    caption += "dotted line, intervals are wider than they need be; below it, too narrow."
+    return ["<h2>Do the intervals hold what they say?</h2>", captioned(svg, caption)]
+
+
+def made(settings: Mapping[str, str], command: str) -> list[str]:
     return [
         "<h2>How this was made</h2>",
         f"<dl>{_pairs(settings)}</dl>",
@@ -170,10 +180,10 @@ def _windows_table(found: Backtest) -> str:
         last = {str(window.known.texts(s.stamps[-1:])[0]) for s in window.known.series}
         origin = f"after {min(last)}" + (f" to {max(last)}" if len(last) > 1 else "")
         rows.append([origin, *(number(row.metrics[found.ranked_by]) for row in window.rows)])
-    return _plain_table(names, rows, f"{found.ranked_by} from each origin")
+    return plain_table(names, rows, f"{found.ranked_by} from each origin")
 
 
-def _document(title: str, body: str) -> str:
+def document(title: str, body: str) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -189,7 +199,7 @@ def _verdict(found: Ranking) -> str:
     return f'<section class="verdict{" lost" * lost}" aria-label="Verdict">{lines}</section>'
 
 
-def _figure(svg: str | None, caption: str) -> str:
+def captioned(svg: str | None, caption: str) -> str:
     if not svg:
         return ""
     return f"<figure>{_scrolled(svg, 'Figure')}<figcaption>{escape(caption)}</figcaption></figure>"
@@ -236,7 +246,7 @@ def _forecast_table(panel: Panel, forecasts: Sequence[Floats], bands: Sequence[B
         )
         for k, stamp in enumerate(panel.texts(stamps))
     ]
-    return _plain_table(("unique_id", "ds", "y_hat", *_bound_names(bands)), rows, "Forecast")
+    return plain_table(("unique_id", "ds", "y_hat", *_bound_names(bands)), rows, "Forecast")
 
 
 def _held_out_table(windows: Sequence[Evaluation]) -> str:
@@ -251,7 +261,7 @@ def _held_out_table(windows: Sequence[Evaluation]) -> str:
         )
     ]
     names = ("unique_id", "ds", "y", "y_hat", "error", *_bound_names(windows[0].bands))
-    return _plain_table(names, rows, "Held-out part")
+    return plain_table(names, rows, "Held-out part")
 
 
 def _bound_names(bands: Sequence[Band]) -> list[str]:
@@ -262,7 +272,7 @@ def _bounds(bands: Sequence[Band], i: int, k: int) -> list[str]:
     return [number(bound[i][k]) for band in bands for bound in (band.low, band.high)]
 
 
-def _plain_table(names: Sequence[str], rows: Sequence[Sequence[str]], label: str) -> str:
+def plain_table(names: Sequence[str], rows: Sequence[Sequence[str]], label: str) -> str:
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
@@ -279,7 +289,7 @@ def _scrolled(body: str, label: str) -> str:
     return f'<div class="wide" role="region" tabindex="0" aria-label="{escape(label)}">{body}</div>'
 
 
-def _details(summary: str, body: str) -> str:
+def details(summary: str, body: str) -> str:
     return f"<details><summary>{escape(summary)}</summary>{body}</details>"
 
 
