@@ -139,7 +139,8 @@ def compare(
     known, horizon = fitted.panel, len(held_out.series[0])
     base = _naive2(known, held_out)
     rows = [_row(known, held_out, base, *simple) for simple in _simple_forecasts(fitted, horizon)]
-    note = f"{len(fitted.networks)} networks of {fitted.parameters:,} weights, one model for "
+    count = len(fitted.networks)
+    note = f"{count} network{'s' * (count > 1)} of {fitted.parameters:,} weights, one model for "
     note += "the series" if len(known.series) == 1 else f"all {len(known.series)} series"
     name, ahead = f"refold {fitted.settings.cell_name}", predicted(fitted, calibration, levels)
     bands = ahead.bands
