@@ -82,6 +82,9 @@ def read_table(
     wide = _wide(raw, Columns(target or "", time, id), path.name, covariates.names)
     given = Columns(wide[0] if wide else target or "", time, id)
     columns, notes = _choose(raw, given, path.name, (*covariates.names, *wide[1:]))
+    if wide:
+        _refuse_two_ids(id, wide, path.name)
+        columns = replace(columns, id=None)  # a text beside them was only guessed to be one
     numbers = pl.int_range(first_row, first_row + raw.height, dtype=pl.Int64)
     ids = pl.lit(path.stem) if columns.id is None else pl.col(columns.id).cast(pl.String)
     steps = pl.int_range(1, pl.len() + 1, dtype=pl.Int64)
@@ -102,7 +105,6 @@ def read_table(
 
     frame = rows_of(columns.target, ids)
     if wide:
-        _refuse_two_ids(columns, wide, path.name)
         columns = replace(columns, target=str(target))
         frame = pl.concat([rows_of(name, pl.lit(name)) for name in wide], how="vertical_relaxed")
         notes.append(f"each of {len(wide)} columns is a series")
@@ -131,9 +133,9 @@ def _wide(raw: pl.DataFrame, given: Columns, where: str, beside: Sequence[str]) 
     return found
 
 
-def _refuse_two_ids(columns: Columns, wide: Sequence[str], where: str) -> None:
-    if columns.id is not None:
-        fact = f"column {columns.id!r} names series, and so do the {len(wide)} columns to forecast"
+def _refuse_two_ids(id: str | None, wide: Sequence[str], where: str) -> None:
+    if id is not None:
+        fact = f"column {id!r} names series, and so do the {len(wide)} columns to forecast"
         raise DataError(fact, "name one target, or leave that column out", where)
 
 
@@ -279,8 +281,7 @@ def _guess_target(kinds: dict[str, str], where: str) -> str:
     remedy = f"say which to forecast: --target {_quoted(numeric[0])}"
     if "whole" in kinds.values():
         remedy += ", and if one of them names the series: --id COLUMN"
-    if len(numeric) > 3:
-        remedy += "; if each column is a series: --target all"
+    remedy += "; if each column is a series: --target all"
     raise DataError(fact, remedy, where)
 
 
