@@ -211,7 +211,7 @@ def test_a_fitted_forecaster_is_left_as_it_is():
         ({"step": 0}, "step is 0"),
         (
             {"windows": 20},
-            r"(?s)s1 has 45 points; 20 windows 3 apart at horizon 3 need 69.*at most 12",
+            r"(?s)s0 has 60 points, the others no more; 20 windows 3 apart at horizon 3 need 69.*at most 17",
         ),
         ({"windows": 2, "step": 60}, r"(?s)2 windows 60 apart.*at most 1 windows"),
     ],
@@ -220,6 +220,16 @@ def test_windows_that_are_refused(given, text, monkeypatch):
     monkeypatch.setattr("refold.forecast.backtest.fit_panel", None)
     with pytest.raises(DataError, match=text):
         backtest_panel(from_frame(table()), 3, QUICK, **given)
+
+
+def test_a_series_that_is_too_short_is_left_out():
+    found = backtest_panel(from_frame(table((60, 15))), 3, QUICK, windows=4)
+    assert found.left_out == ("s1",)
+    assert found.left_out_note == "left out, as too short for 4 windows: s1"
+    alone = backtest_panel(from_frame(table((60,))), 3, QUICK, windows=4)
+    assert backtest_csv(found) == backtest_csv(alone) and alone.left_out_note == ""
+    three = backtest_panel(from_frame(table((60, 15))), 3, QUICK, windows=2)
+    assert three.left_out == () and backtest_frame(three)["unique_id"].n_unique() == 2
 
 
 def test_other_refusals():

@@ -79,8 +79,11 @@ def test_an_alias_for_numbered_steps_is_a_number():
 
 
 def test_one_stamp_has_no_frequency():
+    stamp = np.array(["2024-01-01"], "datetime64[us]")
+    with pytest.raises(DataError, match="the series has one row, and nothing can be learned"):
+        calendar.infer([stamp])
     with pytest.raises(DataError, match="no series has two different stamps"):
-        calendar.infer([np.array(["2024-01-01"], "datetime64[us]")])
+        calendar.infer([np.repeat(stamp, 2)])
 
 
 def test_irregular_stamps():

@@ -1,5 +1,6 @@
 """Values that were not observed: found, filled in from what came before, and counted in no error."""
 
+import copy
 import datetime as dt
 from dataclasses import replace
 
@@ -259,7 +260,25 @@ def test_newer_rows_may_be_missing_too():
     assert len(series) == 130 and gone(series) == [120, 121, 124]
     # Rows that are known may be given again, those that are missing among them.
     assert model.update(daily(holed(y, 100, 120, 121, 124))).predict().equals(found)
-    with pytest.raises(DataError, match=r"(?s)a is missing at 2024-04-30, and 9 is given"):
+
+
+def test_values_may_come_late():
+    y = weeks(130)
+    old = daily(holed(y[:120], 90, 118))
+    newer = daily(holed(y, 90, 118, 120, 121, 124)).tail(13)
+    model = Forecaster(horizon=7, settings=QUICK).fit(old)
+    at_once, before = copy.deepcopy(model), model.update(newer).predict()
+    late = daily(holed(y, 90, 118, 121)).tail(10)
+    assert model.fitted is not None
+    found = model.update(late).predict()
+    (series,) = model.fitted.panel.series
+    assert gone(series) == [90, 118, 121] and series.values[120] == y[120]
+    # What was filled in behind a late value is filled in anew, as if the value had been there.
+    in_time = daily(holed(y, 90, 118, 121)).tail(13)
+    assert found.equals(at_once.update(in_time).predict()) and not found.equals(before)
+    (full,) = model.update(daily(y)).fitted.panel.series  # type: ignore[union-attr]
+    assert full.missing is None and np.array_equal(full.values, y)
+    with pytest.raises(DataError, match=r"a is .* at 2024-04-30, and 9 is given"):
         model.update(daily([9.0], start=dt.date(2024, 4, 30)))
 
 

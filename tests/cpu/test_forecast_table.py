@@ -177,12 +177,12 @@ def test_files_that_cannot_be_read(write, tmp_path):
     refused(write("x", "old.xlsx"), "extension '.xlsx' is not one of")
     refused(write("x", "bare"), "a name without an extension is not one of")
     refused(tmp_path, "is a folder\ncheck the path")
-    refused(write(""), "cannot be read")
+    refused(write(""), "it is empty")
     refused(write("a,b\n"), "no rows below the header")
     refused(write("not parquet", "x.parquet"), "cannot be read")
     (tmp_path / "latin.csv").write_bytes(b"d\xe9j\xe0,vu\n1,2\n")
-    refused(tmp_path / "latin.csv", "cannot be read")
-    refused(write("a,b\n1,2,3\n"), "cannot be read")
+    refused(tmp_path / "latin.csv", "is not text in UTF-8")
+    refused(write("a,b\n1,2,3\n"), "row 2 has 3 cells, and the header names 2")
 
 
 def test_a_lost_header(write):
@@ -206,7 +206,7 @@ def test_guesses_that_are_not_unique(write):
     refused(write(text), r"(?s)2 columns could number the rows: i, j.*--time i")
     refused(write(lines("day,shop", months(5), "abcde")), "no column of numbers is left")
     wide = lines("0,1,2,3", *[[0.1, 0.3, 0.2]] * 4)
-    refused(write(wide), r"(?s)4 columns hold numbers.*if each column is a series, stack them")
+    refused(write(wide), r"(?s)4 columns hold numbers.*if each column is a series: --target all")
 
 
 @pytest.mark.parametrize("form", ["%G-W%V", "week %U of %Y"])

@@ -99,6 +99,8 @@ def backtest(
             progress=advance("forecasting from each origin"),
             many=None if spread is None else parted.many(spread, advance("chunks of series")),
         )
+    if found.left_out:
+        console.print(f"  {found.left_out_note}", style="dim", highlight=False, markup=False)
     telling.tell_ranking(console, f"On {found.part}", found, found.names)
     note = interval_note(said.settings, found.calibration, found.levels)
     if found.levels:
@@ -133,6 +135,8 @@ def _contents(said: Given, found: Backtest, note: str, plot: bool) -> dict[str, 
     fitted = found.windows[-1].fitted
     settings = telling.settings_told(fitted, panel, said.table, found.seconds)
     settings["Training"] += f"; {found.how}"
+    if found.left_out:
+        settings["Series"] = found.left_out_note
     if found.levels:
         settings["Intervals"] = note
     more = ["--windows", str(len(found.windows)), "--step", str(found.step)]

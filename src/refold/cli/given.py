@@ -25,7 +25,9 @@ _NAMES = " or ".join(EXAMPLES)
 File = Annotated[Path | None, typer.Argument(help="CSV or Parquet, one row per series and time.")]
 Horizon = Annotated[int | None, typer.Option("--horizon", "-H", help="How many steps ahead.")]
 Example = Annotated[str | None, typer.Option("--example", help=f"A bundled series: {_NAMES}.")]
-Target = Annotated[str | None, typer.Option(help="Column to forecast.")]
+Target = Annotated[
+    str | None, typer.Option(help="Column to forecast; a,b,c or all where each is a series.")
+]
 Time = Annotated[str | None, typer.Option(help="Column of dates, or of whole steps.")]
 Id = Annotated[str | None, typer.Option(help="Column that names the series.")]
 Freq = Annotated[
@@ -213,8 +215,8 @@ def with_future(panel: Panel, columns: Columns, path: Path) -> Panel:
 
     known = [c.name for c in panel.columns if c.role == "known"]
     table = read_future(path, columns, known)
-    if columns.id is None and len(panel.series) == 1:
-        table = table.under(panel.series[0].name)  # the one series is named after its file
+    if columns.id is None:  # what is known ahead is the same for all series
+        table = table.under(*(series.name for series in panel.series))
     return with_future_table(panel, table)
 
 

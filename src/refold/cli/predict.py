@@ -15,6 +15,7 @@ from . import folder, given, parted, telling
 
 if TYPE_CHECKING:
     from refold.forecast import Columns, Panel, Saved, Table
+    from refold.forecast.series import Series
 
 _FILE = "forecast.csv"
 
@@ -135,4 +136,17 @@ def _tell_newer(console: Console, before: Panel, after: Panel) -> None:
     told = ("1 new row" if rows == 1 else f"{rows:,} new rows") + (
         f", {new:,} new series among them" if new else ""
     )
+    late = _late(before, after)
+    if late:
+        told += f", {late:,} late for {'a row' if late == 1 else 'rows'} known as missing"
     console.print(f"  {told}", style="dim", highlight=False)
+
+
+def _late(before: Panel, after: Panel) -> int:
+    """How many values came for rows that were known as missing; new series stand behind the others."""
+    pairs = zip(before.series, after.series, strict=False)
+    return sum(_missing(old) - _missing(new[: len(old)]) for old, new in pairs)
+
+
+def _missing(series: Series) -> int:
+    return 0 if series.missing is None else int(series.missing.sum())

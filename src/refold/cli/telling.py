@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table as RichTable
+from rich.text import Text
 
 if TYPE_CHECKING:
     from refold.forecast import Fitted, Panel, Ranking, Table
@@ -40,15 +41,17 @@ def about(table: Table, panel: Panel) -> str:
         span = " to ".join(panel.texts(series.stamps[[0, -1]]))
         told = f"{lengths[0]:,} {panel.frequency.unit}, {span}"
     else:
-        told = (
-            f"{len(lengths):,} series of {lengths[0]:,} to {lengths[-1]:,} {panel.frequency.unit}"
+        span = (
+            f"{lengths[0]:,} to {lengths[-1]:,}" if lengths[0] < lengths[-1] else f"{lengths[0]:,}"
         )
+        told = f"{len(lengths):,} series of {span} {panel.frequency.unit}"
     return f"{table.source}, column {table.columns.target}: {told}."
 
 
 def tell_data(console: Console, table: Table, panel: Panel) -> None:
     """The data, and what was inferred."""
-    console.print(f"[bold]{table.name}[/]  {about(table, panel)}", highlight=False)
+    # Names are the user's: brackets in them are no markup.
+    console.print(Text.assemble((table.name, "bold"), "  ", about(table, panel)), highlight=False)
     for note in panel.notes:
         console.print(f"  {note}", style="dim", highlight=False, markup=False)
 
@@ -69,8 +72,8 @@ def tell_ranking(console: Console, title: str, found: Ranking, names: tuple[str,
     console.print(table)
     lost = found.score(found.model) >= found.score(found.naive)
     first, *others = verdict(found)
-    console.print(first, style="bold yellow" if lost else "bold", highlight=False)
-    console.print(" ".join(others), highlight=False)
+    console.print(first, style="bold yellow" if lost else "bold", highlight=False, markup=False)
+    console.print(" ".join(others), highlight=False, markup=False)
 
 
 def tell_rows(

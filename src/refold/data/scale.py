@@ -20,6 +20,8 @@ Transform = Literal["log", "sqrt", "none"]
 # A forecast further out than the whole range seen in training, once more, is cut off there: it is
 # the error of a diverging recursion, and its exponential would overflow.
 _RANGES = 1.0
+# The logarithm of about 1e304: its exponential is still a number.
+_HIGHEST = 700.0
 
 
 def choose_transform(values: Sequence[Floats]) -> Transform:
@@ -65,7 +67,7 @@ class Scale:
         """z in the units of the series."""
         g = np.clip(z, self.low, self.high) * self.unit + self.centre
         if self.transform == "log":
-            return np.exp(g)
+            return np.exp(np.minimum(g, _HIGHEST))
         return np.square(np.maximum(g, 0.0)) if self.transform == "sqrt" else g
 
 

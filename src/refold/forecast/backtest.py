@@ -22,6 +22,8 @@ from .settings import Settings
 
 # Networks, the whole panel, windows and step -> the forecasts from each origin, the earliest first.
 Many = Callable[[Fitted, Panel, int, int], Sequence[Made]]
+# Names of series that are told; of more, only how many they are.
+_TOLD = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,7 +31,8 @@ class Backtest(Ranking):
     """What forecasts from several origins have come to.
 
     windows are in order of time, each an origin with its comparison. A row holds the means over
-    them, and its forecasts window by window. refit: were networks trained anew for each?
+    them, and its forecasts window by window. refit: were networks trained anew for each? panel: the
+    series that are long enough for all windows; left_out: the names of the others.
     """
 
     panel: Panel
@@ -39,6 +42,16 @@ class Backtest(Ranking):
     levels: tuple[float, ...]
     calibration: Calibration | None
     seconds: float
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def left_out_note(self) -> str:
+        """Which series take no part, in words; "" where all do."""
+        if not self.left_out:
+            return ""
+        names = ", ".join(self.left_out[:_TOLD])
+        more = f" and {len(self.left_out) - _TOLD:,} more" if len(self.left_out) > _TOLD else ""
+        return f"left out, as too short for {len(self.windows)} windows: {names}{more}"
 
     @property
     def how(self) -> str:
@@ -72,7 +85,9 @@ def backtest_panel(
     was known at the first origin, at the cost of one more training, or the head's own. many:
     forecasts are made by other machines (see `spread`); without `refit` only.
 
-    Errors  DataError for a series that is too short.
+    A series that is too short for all windows is left out, of the training too.
+
+    Errors  DataError where all series are too short.
 
     Example
         >>> found = backtest_panel(panel, 12, Settings(), windows=3)
@@ -81,6 +96,9 @@ def backtest_panel(
     began = time.perf_counter()
     step = horizon if step is None else step
     check_windows(panel, horizon, windows, step)
+    need = _needed(horizon, windows, step)
+    left_out = tuple(s.name for s in panel.series if len(s) < need)
+    panel = replace(panel, series=tuple(s for s in panel.series if len(s) >= need))
     measured = bool(levels) and needs_calibration(settings)
     told = _Stages(progress, (windows if refit else 1) + measured)
     # One for all origins: networks that had learned logarithms could not go on from a 0.
@@ -119,6 +137,7 @@ def backtest_panel(
         levels=tuple(levels),
         calibration=calibration,
         seconds=time.perf_counter() - began,
+        left_out=left_out,
     )
 
 
@@ -146,7 +165,7 @@ class _Stages:
 def check_windows(panel: Panel, horizon: int, windows: object, step: object) -> None:
     """Is there room for so many origins, and something to learn from before the first?
 
-    Errors  DataError with the shortest series.
+    Errors  DataError with the longest series, where that is too short.
     """
     if horizon < 1:
         raise DataError(f"the horizon is {horizon}", "give at least 1", "horizon")
@@ -155,18 +174,21 @@ def check_windows(panel: Panel, horizon: int, windows: object, step: object) -> 
             fact = f"{name} is {value!r}"
             raise DataError(fact, "give a whole number of at least 1", "backtest")
     assert isinstance(windows, int | np.integer) and isinstance(step, int | np.integer)
-    shortest = min(panel.series, key=len)
-    need = 2 * horizon + MARGIN + int(windows - 1) * int(step)
-    if len(shortest) < need:
-        fact = f"series {shortest.name} has {len(shortest)} points; {windows} windows {step} apart "
-        fact += f"at horizon {horizon} need {need}"
-        room = (len(shortest) - 2 * horizon - MARGIN) // int(step) + 1
+    longest, need = max(panel.series, key=len), _needed(horizon, int(windows), int(step))
+    if len(longest) < need:
+        fact = f"series {longest.name} has {len(longest)} points"
+        fact += ", the others no more" * (len(panel.series) > 1)
+        fact += f"; {windows} windows {step} apart at horizon {horizon} need {need}"
+        room = (len(longest) - _needed(horizon, 1, 1)) // int(step) + 1
         remedy = "give more points, or a smaller horizon"
         if room >= 1:
             remedy = f"take at most {room} windows, or a smaller step"
-        raise DataError(
-            fact, remedy + ", or leave the short series out" * (len(panel.series) > 1), "backtest"
-        )
+        raise DataError(fact, remedy, "backtest")
+
+
+def _needed(horizon: int, windows: int, step: int) -> int:
+    """Points of a series: something to learn from before the first origin, and what is measured."""
+    return 2 * horizon + MARGIN + (windows - 1) * step
 
 
 def _pooled(windows: Sequence[Evaluation], i: int, names: Sequence[str]) -> Row:

@@ -158,6 +158,10 @@ def infer(series: list[Stamps]) -> Frequency:
     """
     steps = np.concatenate([np.diff(stamps).astype(np.int64) for stamps in series])
     steps = steps[steps > 0]
+    if max(map(len, series)) == 1:
+        fact = "each series has one row" if len(series) > 1 else "the series has one row"
+        remedy = "give more rows; if rows are of one series, another column names it (--id)"
+        raise DataError(fact + ", and nothing can be learned from it", remedy, "frequency")
     if not len(steps):
         fact = "no series has two different stamps, so no frequency can be seen"
         raise DataError(fact, "name it (--freq, freq=); " + _known(), "frequency")

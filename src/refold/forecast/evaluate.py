@@ -166,7 +166,8 @@ def compare(
     made = made or made_at_end(fitted, horizon)
     base, notes = _naive2(known, held_out), _notes(known, fitted.data.transform, made.orders)
     rows = [_row(known, held_out, base, name, notes[name], f) for name, f in made.simple.items()]
-    note = f"{len(fitted.networks)} networks of {fitted.parameters:,} weights, one model for "
+    count = len(fitted.networks)
+    note = f"{count} network{'s' * (count > 1)} of {fitted.parameters:,} weights, one model for "
     note += "the series" if len(known.series) == 1 else f"all {len(known.series)} series"
     name = f"refold {fitted.settings.cell_name}"
     ahead = predicted(fitted, calibration, levels, made.ahead)

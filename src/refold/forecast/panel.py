@@ -52,6 +52,9 @@ from .table import Table
 
 Floats = NDArray[np.float64]
 
+# Sums and quotients of values in between are numbers of full precision.
+_LARGEST, _LEAST = 1e300, 1e-300
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Panel:
@@ -258,6 +261,16 @@ def _values(frame: pl.DataFrame, name: str, where: str) -> pl.Series:
             ~(numbers.is_finite().fill_null(False) | absent),
             "is not finite",
             "give a number, or leave the cell empty where there was none",
+        ),
+        (
+            (numbers.abs() > _LARGEST).fill_null(False) & ~absent,
+            "is too large to reckon with",
+            "write the column in larger units, as thousands or millions",
+        ),
+        (
+            ((numbers.abs() < _LEAST) & (numbers != 0)).fill_null(False) & ~absent,
+            "is too small to reckon with",
+            "write 0, or the column in smaller units",
         ),
     ):
         if bad.any():

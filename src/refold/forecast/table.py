@@ -6,7 +6,6 @@ Everything is read as text first, so that an error can show a cell as it stands 
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import polars as pl
 from refold.errors import DataError
 
 from .covariates import NO_COVARIATES, PREFIX, Covariates
+from .delimited import blank, read_delimited
 from .stamps import (
     MISSING,
     NUMBERED_HINTS,
@@ -56,9 +56,10 @@ class Table:
     notes: tuple[str, ...]
     covariates: Covariates = NO_COVARIATES
 
-    def under(self, name: str) -> Table:
-        """The same rows as those of one series of that name."""
-        return replace(self, frame=self.frame.with_columns(unique_id=pl.lit(name)))
+    def under(self, *names: str) -> Table:
+        """The same rows as those of each series of these names."""
+        each = [self.frame.with_columns(unique_id=pl.lit(name)) for name in names]
+        return replace(self, frame=pl.concat(each))
 
 
 def read_table(
@@ -70,31 +71,72 @@ def read_table(
 ) -> Table:
     """The rows of a file in long form: one row per series and time.
 
-    Columns that are named as covariates are no candidates for anything else.
+    Columns that are named as covariates are no candidates for anything else. Where each column is a
+    series (the wide form), target names several, "a,b,c", or "all": all of numbers that are left.
 
     Errors  DataError for a file that is not there or cannot be read, a column that does not exist,
     and a guess that is not unique; the text lists the candidates and the flag to give.
     """
     path = Path(path)
     raw, first_row = _read(path)
-    columns, notes = _choose(raw, Columns(target or "", time, id), path.name, covariates.names)
+    wide = _wide(raw, Columns(target or "", time, id), path.name, covariates.names)
+    given = Columns(wide[0] if wide else target or "", time, id)
+    columns, notes = _choose(raw, given, path.name, (*covariates.names, *wide[1:]))
+    if wide:
+        _refuse_two_ids(id, wide, path.name)
+        columns = replace(columns, id=None)  # a text beside them was only guessed to be one
     numbers = pl.int_range(first_row, first_row + raw.height, dtype=pl.Int64)
     ids = pl.lit(path.stem) if columns.id is None else pl.col(columns.id).cast(pl.String)
     steps = pl.int_range(1, pl.len() + 1, dtype=pl.Int64)
     if columns.id is not None:
         steps = steps.over(columns.id)
     stamps = steps if columns.time is None else pl.col(columns.time)
-    frame = raw.select(
-        ids.alias("unique_id"),
-        stamps.alias("ds"),
-        pl.col(columns.target).alias("y"),
-        numbers.alias("row"),
-        *(pl.col(name).alias(PREFIX + name) for name in covariates.names),
-    )
-    if columns.time is not None:
-        # A blank line between rows is no row. Where rows are only numbered, it is a missing value.
-        frame = frame.filter(~_blank(raw))
+    # A blank line between rows is no row. Where rows are only numbered, it is a missing value.
+    is_row = ~blank(raw) if columns.time is not None else pl.repeat(True, raw.height, eager=True)
+
+    def rows_of(name: str, whose: pl.Expr) -> pl.DataFrame:
+        return raw.select(
+            whose.alias("unique_id"),
+            stamps.alias("ds"),
+            pl.col(name).alias("y"),
+            numbers.alias("row"),
+            *(pl.col(beside).alias(PREFIX + beside) for beside in covariates.names),
+        ).filter(is_row)
+
+    frame = rows_of(columns.target, ids)
+    if wide:
+        columns = replace(columns, target=str(target))
+        frame = pl.concat([rows_of(name, pl.lit(name)) for name in wide], how="vertical_relaxed")
+        notes.append(f"each of {len(wide)} columns is a series")
     return Table(frame, columns, path.stem, path.name, tuple(notes), covariates)
+
+
+def _wide(raw: pl.DataFrame, given: Columns, where: str, beside: Sequence[str]) -> tuple[str, ...]:
+    """The columns that are a series each, where the target names several, or all; else ()."""
+    if given.target in raw.columns or not (given.target == "all" or "," in given.target):
+        return ()
+    if given.target != "all":
+        found = tuple(name.strip() for name in given.target.split(","))
+        for name in found:
+            if name not in raw.columns or found.count(name) > 1:
+                fact = f"there is no column {name!r}; there are: {_listed(raw.columns)}"
+                if name in raw.columns:
+                    fact = f"column {name!r} is named twice"
+                raise DataError(fact, "name each series once, as --target a,b,c", where)
+        return found
+    kinds = {n: _kind(raw[n]) for n in raw.columns if n not in (given.time, given.id, *beside)}
+    time = given.time or _guess_time(raw, kinds, True, where)
+    found = tuple(n for n, kind in kinds.items() if kind in ("whole", "number") and n != time)
+    if not found:
+        fact = f"there is no column of numbers; there are: {_listed(raw.columns)}"
+        raise DataError(fact, "name the columns to forecast: --target a,b,c", where)
+    return found
+
+
+def _refuse_two_ids(id: str | None, wide: Sequence[str], where: str) -> None:
+    if id is not None:
+        fact = f"column {id!r} names series, and so do the {len(wide)} columns to forecast"
+        raise DataError(fact, "name one target, or leave that column out", where)
 
 
 def read_future(path: str | Path, columns: Columns, known: Sequence[str]) -> Table:
@@ -120,7 +162,7 @@ def read_future(path: str | Path, columns: Columns, known: Sequence[str]) -> Tab
         pl.int_range(first_row, first_row + raw.height, dtype=pl.Int64).alias("row"),
         *(pl.col(name).alias(PREFIX + name) for name in known),
     )
-    return Table(frame.filter(~_blank(raw)), columns, path.stem, path.name, ())
+    return Table(frame.filter(~blank(raw)), columns, path.stem, path.name, ())
 
 
 def _read(path: Path) -> tuple[pl.DataFrame, int]:
@@ -138,54 +180,13 @@ def _read(path: Path) -> tuple[pl.DataFrame, int]:
             labels = r"^__index_level_\d+__$"
             frame, first_row = pl.read_parquet(path).select(pl.exclude(labels)), 1
         else:
-            frame, first_row = _read_text(path), 2
-    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+            frame, first_row = read_delimited(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
         fact = f"it cannot be read: {str(error).splitlines()[0]}"
         raise DataError(fact, "open it and check that it is a whole table", path.name) from error
     if not frame.height:
         raise DataError("there are no rows below the header", "give a table with rows", path.name)
     return frame, first_row
-
-
-def _read_text(path: Path) -> pl.DataFrame:
-    with path.open(encoding="utf-8-sig") as file:
-        header = file.readline()
-    separator = max(",;\t|", key=header.count)
-    names = [cell.strip() for cell in next(csv.reader([header], delimiter=separator), [])]
-    _refuse_headless(names, path.name)
-    _refuse_twice(names, path.name)
-    frame = pl.read_csv(path, separator=separator, infer_schema=False, encoding="utf8")
-    frame = frame.rename({name: name.strip().lstrip("\ufeff") for name in frame.columns})
-    # Blank lines at the end of a file are no rows.
-    frame = frame.with_columns(pl.all().str.strip_chars())
-    held = ~_blank(frame)
-    return frame.head(int(held.arg_true()[-1]) + 1) if held.any() else frame.clear()
-
-
-def _blank(frame: pl.DataFrame) -> pl.Series:
-    """Which rows hold nothing?"""
-    cells = [
-        pl.col(name).is_null() | (pl.col(name) == "" if dtype == pl.String else pl.lit(False))
-        for name, dtype in frame.schema.items()
-    ]
-    return frame.select(pl.all_horizontal(cells)).to_series()
-
-
-def _refuse_headless(names: Sequence[str], where: str) -> None:
-    """A header of fractions is a first row of data: the wide form, or a lost header."""
-    for name in names:
-        number = as_numbers(pl.Series([name]))[0]
-        if number is not None and "." in name:
-            fact = f"the first line should name the columns, but holds the number {name}"
-            remedy = "add a header; one row per time, and a column that names the series if several"
-            raise DataError(fact, remedy, where)
-
-
-def _refuse_twice(names: Sequence[str], where: str) -> None:
-    for name in names:
-        if name and names.count(name) > 1:
-            fact = f"{names.count(name)} columns have the name {name!r}"
-            raise DataError(fact, "give each column a name of its own", where)
 
 
 def _choose(
@@ -280,8 +281,7 @@ def _guess_target(kinds: dict[str, str], where: str) -> str:
     remedy = f"say which to forecast: --target {_quoted(numeric[0])}"
     if "whole" in kinds.values():
         remedy += ", and if one of them names the series: --id COLUMN"
-    if len(numeric) > 3:
-        remedy += " (if each column is a series, stack them: one row per series and time)"
+    remedy += "; if each column is a series: --target all"
     raise DataError(fact, remedy, where)
 
 

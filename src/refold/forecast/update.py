@@ -18,7 +18,8 @@ _WHERE = "newer rows"
 def appended(panel: Panel, newer: Panel, horizon: int) -> Panel:
     """The panel with newer rows behind those of each series, and with the series that are new.
 
-    Rows that are known already are passed over where they say the same.
+    Rows that are known already are passed over where they say the same. Values that come late, for
+    rows that were known as missing, are taken; what was filled in after them is filled in anew.
 
     Errors  DataError for a gap, a stamp off the grid, a known row with another value, and a new
     series that is too short.
@@ -46,7 +47,9 @@ def _longer(series: Series, newer: Series, panel: Panel) -> Series:
         fact += f"from {text(series.stamps[0])}"
         raise DataError(fact, "give stamps of the same spacing", _WHERE)
     known = at < len(series)
-    _refuse_changed(series, newer, at[known].astype(np.int64))
+    places = at[known].astype(np.int64)
+    _refuse_changed(series, newer, places)
+    series = _with_late(series, newer.observed[: len(places)], places)
     fresh = newer[int(known.sum()) :]
     if len(fresh) and at[~known][0] > len(series):
         missing = panel.frequency.after(series.stamps[-1], 1)[0]
@@ -63,6 +66,19 @@ def _begun(series: Series) -> Series:
     return series if series.missing is None else series[int(series.missing.argmin()) :]
 
 
+def _with_late(series: Series, now: np.ndarray, at: np.ndarray) -> Series:
+    """With the values among `now` whose places were missing."""
+    if series.missing is None:
+        return series
+    late = series.missing[at] & ~np.isnan(now)
+    if not late.any():
+        return series
+    values = series.observed
+    values[at[late]] = now[late]
+    missing = np.isnan(values)
+    return replace(series, values=values, missing=missing if missing.any() else None)
+
+
 def _refuse_changed(series: Series, newer: Series, at: np.ndarray) -> None:
     """Rows that are known have to say the same; what is before the first has no place."""
     if len(at) and at[0] < 0:
@@ -70,10 +86,9 @@ def _refuse_changed(series: Series, newer: Series, at: np.ndarray) -> None:
         fact += f"{text(newer.stamps[0])} is given"
         raise DataError(fact, "leave out the rows before it, or fit again", _WHERE)
     before, now = series.observed[at], newer.observed[: len(at)]
-    changed = (before != now) & ~np.isnan(now)
+    changed = (before != now) & ~np.isnan(now) & ~np.isnan(before)
     if changed.any():
         i = int(changed.argmax())
-        held = "missing" if np.isnan(before[i]) else f"{before[i]:g}"
-        fact = f"series {series.name} is {held} at {text(newer.stamps[i])}, and "
+        fact = f"series {series.name} is {before[i]:g} at {text(newer.stamps[i])}, and "
         fact += f"{newer.values[i]:g} is given"
         raise DataError(fact, "leave out the rows that are known, or fit again", _WHERE)
