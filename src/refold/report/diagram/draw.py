@@ -118,6 +118,11 @@ def draw(
         whole = wired(known)
         steps, written = _steps(whole, unroll)
         return Picture(unfolded(whole, steps, written, teach=_teach(whole, teach)), theme)
+    if teach:
+        raise DataError(
+            "teach=True is about an unfolded network, and this one is drawn folded.",
+            "Set unroll=5, say.",
+        )
     if isinstance(known, Cell):
         return Picture(derive(known.graph, known.name), theme)
     if (
@@ -148,7 +153,7 @@ def _teach(whole: Wired, teach: bool) -> bool:
     return teach
 
 
-def _steps(whole: Wired, unroll: object) -> tuple[int, int]:
+def _steps(whole: Wired, unroll: int | tuple[int, int]) -> tuple[int, int]:
     """Steps that are read and steps that are written."""
     pair = unroll if isinstance(unroll, tuple) else (unroll, unroll)
     if len(pair) != 2 or not all(
@@ -166,7 +171,7 @@ def _steps(whole: Wired, unroll: object) -> tuple[int, int]:
         raise DataError(
             f"unroll is {pair[0]}, and a one-to-one network has one step.", "Set unroll=1."
         )
-    return pair
+    return int(pair[0]), int(pair[1])
 
 
 def _flowing(
@@ -190,8 +195,7 @@ def _flowing(
         )
     x, d = batch
     whole = wired(network)
-    layers = [m for m in network.modules() if isinstance(m, Recurrent)]
-    flows = measured(network, x, d, loss, [m.num_layers * m.directions for m in layers])
+    flows = measured(network, x, d, loss)
     steps, written = len(flows.inputs), len(flows.outputs)
     if whole.fed_back and len(whole.parts) == 1:
         steps = written

@@ -8,9 +8,10 @@ from itertools import pairwise
 from .flow import Flows
 from .grid import Grid, Node, Place, Weight, Wire
 from .parts import Part, Wired, shown
-from .shared import listed
+from .shared import listed, marked
 
 _RECURRENT = "WRQPSTKL"  # a letter for each set of weights that a state meets
+_HEAD = ("head", 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,36 +71,38 @@ class Weaver:
     # Weights ----------------------------------------------------------------------------------------------------------
 
     def _letters(self) -> None:
+        if self.wired.parts[0].stack == "highway":
+            self.notes.append(
+                "Highway: t f(y) + (1 − t) y, where y is the output below, and t a gate that reads it."
+            )
         self.multiplies: dict[tuple[str, int, int, int], int] = {}
         for number, part in enumerate(self.wired.parts):
             for layer in range(part.layers):
                 for direction in range(part.directions):
                     self._letters_of(number, part, layer, direction)
         if self.wired.head:
-            inner = any(len(part.gates) > 1 for part in self.wired.parts)
+            inner = any(part.inner for part in self.wired.parts)
             if self.wired.weights:
-                self._weight("V_y" if inner else "V", f"the head's, {self.wired.weights}", ("V",))
+                self._weight("V_y" if inner else "V", f"the head's, {self.wired.weights}", _HEAD)
 
     def _letters_of(self, number: int, part: Part, layer: int, direction: int) -> None:
         several = len(self.wired.parts) > 1
-        low = ("ed"[number] if several else "") + (str(layer + 1) if part.layers > 1 else "")
-        mark = (f"_{low}" if low else "") + ("′" if direction else "")
+        mark = marked(number if several else None, layer, direction, part.layers)
         names = part.met
-        inner = tuple(n for n in names.others if len(part.gates) > 1)
-        # Of a layer above the first the sizes of what reads x are those of the outputs below.
-        number_of = part.number if layer == 0 else (lambda _: "")
+        inner = part.inner
         recurrent = zip(_RECURRENT, names.sets, strict=False)
         for letter, some in (("U", names.inputs), *recurrent, ("V", inner)):
             if some:
-                text = listed(part.cell.graph, some, number_of)
+                text = listed(part.cell.graph, some, lambda size: part.number(size, layer))
                 self._weight(letter + mark, text, (letter, number, layer, direction))
-        rest = [n for n in names.others if n not in inner]
+        rest = tuple(n for n in names.others if n not in inner)
         if rest and layer == 0 and direction == 0:
-            text = listed(part.cell.graph, tuple(rest), part.number)
-            self.notes.append(f"in each box of {part.cell.name}: {text}")
+            text = listed(part.cell.graph, rest, lambda size: part.number(size, layer))
+            where = f"the {('encoder', 'decoder')[number]}'s box" if several else "each box"
+            self.notes.append(f"In {where}: {text}.")
 
-    def _weight(self, letter: str, text: str, key: tuple) -> None:
-        self.multiplies[(*key, 0, 0, 0)[:4]] = len(self.weights)  # type: ignore[index]
+    def _weight(self, letter: str, text: str, key: tuple[str, int, int, int]) -> None:
+        self.multiplies[key] = len(self.weights)
         self.weights.append(Weight(letter, text))
 
     def _of(self, letter: str, part: int, layer: int, direction: int) -> int:
@@ -143,7 +146,7 @@ class Weaver:
             self._up(f"f{layer}", outs[0], join, column, side="right")
             out = join
         if layer in self.rows.sums:
-            text = "+" if part.stack == "residual" else "t·, (1−t)·"
+            text = "+" if part.stack == "residual" else part.stack
             place = self.put(self.rows.sums[layer], column, "join", text)
             self._up(f"q{layer}", out, place, column)
             if below is not None:
@@ -171,7 +174,7 @@ class Weaver:
     def _written(self, column: _Column, below: Place) -> None:
         if self.wired.head:
             head = self.put(self.rows.head, column, "head", self.wired.head)
-            self._up("head", below, head, column, weight=self.multiplies.get(("V", 0, 0, 0), -1))
+            self._up("head", below, head, column, weight=self.multiplies.get(_HEAD, -1))
             below = head
         plain = self.wired.shape == "layer" and self.wired.parts[0].directions == 1
         name = self.wired.parts[0].output if plain else "y"
@@ -242,8 +245,9 @@ class Weaver:
             self.wires.append(Wire(key, start, end, state, weight, track=track))
             self._flow(key, start, end, layer, direction, state, track)
         if self.flows is None:
-            for column in order[-spread:]:
-                self._last(column, rows[-1], step, key, layer, direction, state)
+            for number, column in enumerate(order[-spread:], max(len(order) - spread, 0)):
+                track = number % spread
+                self._last(column, step, key, layer, direction, state, track)
 
     def _flow(
         self, key: str, start: Place, end: Place, layer: int, direction: int, state: str, track: int
@@ -260,8 +264,7 @@ class Weaver:
         self.wires.append(Wire(f"{key}~", start, end, track=track, flow=found))
 
     def _name(self, state: str, layer: int, direction: int) -> str:
-        low = f"_{layer + 1}" if self.wired.parts[0].layers > 1 else ""
-        return state + low + ("′" if direction else "")
+        return state + marked(None, layer, direction, self.wired.parts[0].layers)
 
     def _first(
         self, place: Place, key: str, layer: int, direction: int, state: str, number: int
@@ -272,28 +275,32 @@ class Weaver:
         if direction == 0:
             text = f"{name}({number - spread + 1})".replace("-", "−")
         else:
-            steps = max(c.step or 0 for c in self.columns)
+            steps = max(c.step or 0 for c in self.columns if c.part == 0)
             text = f"{name}({steps + spread - number})"
         self.ends.setdefault(place, []).append((key, text))
 
     def _last(
         self,
         column: _Column,
-        row: int,
         step: int,
         key: str,
         layer: int,
         direction: int,
         state: str,
+        track: int,
     ) -> None:
         """A state after the last step."""
         handed = len(self.wired.parts) > 1 and self.wired.parts[0].directions == 2
         if handed and direction == 1:
             return  # it goes to the decoder
-        place = (row, column.at + step)
+        rows = self.rows.units[layer, direction]
+        key = (
+            key if rows[0] == rows[-1] else key + ">"
+        )  # it leaves where it leaves for the next step
+        place = (rows[-1], column.at + step)
         text = f"{self._name(state, layer, direction)}({column.text})"
         self.ends.setdefault(place, []).append((key, text))
-        self.wires.append(Wire(key, (row, column.at), place))
+        self.wires.append(Wire(key, (rows[-1], column.at), place, track=track))
 
     def grid(self, title: str) -> Grid:
         places = {**self.nodes}
@@ -352,7 +359,10 @@ def unfolded(
     _join_ends(weaver)
     if wired.writes_once and wired.parts[0].directions == 2:
         _read_both(weaver)
-    return weaver.grid(title_of(wired) + _over(wired, steps, written))
+    if flows is not None:
+        weaver.notes += flows.told
+    title = title_of(wired) + _over(wired, steps, written)
+    return weaver.grid(title + (", with gradients" if flows is not None else ""))
 
 
 def _over(wired: Wired, steps: int, written: int) -> str:

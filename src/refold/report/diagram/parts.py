@@ -22,10 +22,10 @@ _SHOWN = 6  # steps from which a run is shortened, where no layer looks further 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A stack of layers of one cell. number writes a size; gates: see `chain`."""
+    """A stack of layers of one cell. number writes a size as a layer has it; gates: see `chain`."""
 
     cell: Cell
-    number: Callable[[Size], str]
+    number: Callable[[Size, int], str]
     met: Met
     gates: tuple[str, ...]
     layers: int = 1
@@ -40,6 +40,13 @@ class Part:
     @property
     def inputs(self) -> tuple[str, ...]:
         return tuple(leaf.name for leaf in self.cell.graph.leaves_of("input"))
+
+    @property
+    def inner(self) -> tuple[str, ...]:
+        """The matrices between the gates, where these are drawn apart."""
+        leaves = self.cell.graph.leaves_of("param")
+        matrices = {leaf.name for leaf in leaves if len(leaf.shape) == 2}
+        return tuple(n for n in self.met.others if n in matrices) if len(self.gates) > 1 else ()
 
     @property
     def output(self) -> str:
@@ -81,16 +88,22 @@ def wired(network: Cell | nn.Module) -> Wired:
     if isinstance(network, Recurrent):
         return Wired((_layer(network),), "layer")
     assert isinstance(network, Cell)
-    return Wired((_part(network, str),), "layer")
+    return Wired((_part(network, lambda size, layer: str(size)),), "layer")
 
 
-def _part(cell: Cell, number: Callable[[Size], str]) -> Part:
+def _part(cell: Cell, number: Callable[[Size, int], str]) -> Part:
     return Part(cell, number, met(cell.graph), chain(derive(cell.graph, cell.name)))
 
 
 def _layer(layer: Recurrent) -> Part:
-    letters = {**layer.sizes, "m": layer.input_size, "n": layer.hidden_size}
-    one = _part(layer.cell, lambda size: str(size.at(letters)))
+    letters = {**layer.sizes, "n": layer.hidden_size}
+
+    def number(size: Size, at: int) -> str:
+        # A layer above the first reads the outputs of the one below.
+        read = layer.output_features if at else layer.input_size
+        return str(size.at({**letters, "m": read}))
+
+    one = _part(layer.cell, number)
     count = layer.num_layers
     spread = layer.stack.spread(count)
     return Part(

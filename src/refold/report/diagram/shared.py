@@ -85,6 +85,12 @@ def listed(graph: Graph, names: tuple[str, ...], number: Callable[[Size], str]) 
     return ", ".join(shown) + more + tail
 
 
+def marked(part: int | None, layer: int, direction: int, layers: int) -> str:
+    """What a letter has beside it: e or d for an encoder and a decoder, the layer of a stack, a dash in reverse."""
+    low = ("" if part is None else "ed"[part]) + (str(layer + 1) if layers > 1 else "")
+    return (f"_{low}" if low else "") + ("′" if direction else "")
+
+
 def chain(diagram: Diagram) -> tuple[str, ...]:
     """The activations of a cell whose gates stand one behind the other, the last one being the state: Elman has one,
     Jordan two. Empty for all other cells, which are drawn as one box."""

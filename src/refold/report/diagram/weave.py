@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .flow import norm_of
 from .grid import Grid, Node, Place, Wire
 from .layout import Layout, Line, Point, Shape, Text
 from .measure import FONT, MARGIN, SMALL_FONT, TITLE_FONT, Rect
@@ -134,7 +135,10 @@ class _Weave:
                 _add(self.ports.setdefault(b, []), wire.key)
                 self._leave(wire, s, right)
                 self._arrive(wire, e, right)
-                self.tracks.setdefault(a, {})[f"{wire.key}@{wire.track}"] = _WRITTEN
+                wide = wire.flow.width if wire.flow else 0.0
+                tracks = self.tracks.setdefault(a, {})
+                key = f"{wire.key}@{wire.track}"
+                tracks[key] = max(tracks.get(key, 0.0), _WRITTEN + wide)
                 self._write(wire, s + 1 if right else s)
 
     def _bend(self, wire: Wire) -> None:
@@ -163,7 +167,7 @@ class _Weave:
     def _words(self, wire: Wire) -> tuple[str, str]:
         """What is written on a wire: its name, unless the node at its end says it, and its weight or its norm."""
         if wire.flow is not None:
-            return "", _number(wire.flow.norm)
+            return "", norm_of(wire.flow.norm)
         ends = {self.at[place].kind for place in (wire.start, wire.end)}
         named = wire.name if "ends" not in ends else ""
         return named, self.grid.weights[wire.weight].letter if wire.weight >= 0 else ""
@@ -177,6 +181,8 @@ class _Weave:
         self.letter = max([*letters, 0.0]) + 12  # room at the left of an upward wire
         self.norm = max(norms) + 30 if norms else 12.0  # and at its right
         self.high = [self._row_height(row) for row in range(self.rows)]
+        units = [self._own_width(node) for node in self.grid.nodes if node.kind == "unit"]
+        self.unit = max(units)  # boxes of all layers are as wide as the widest
         self.wide = [
             max((self._node_width(n) for n in self.grid.nodes if n.place[1] == column), default=8.0)
             for column in range(self.columns)
@@ -190,12 +196,20 @@ class _Weave:
     def _node_width(self, node: Node) -> float:
         if node.kind == "ends":
             return max(width(text, FONT) for _, text in node.ends) + 8
+        if node.kind == "unit":
+            return self.unit
+        return self._own_width(node)
+
+    def _own_width(self, node: Node) -> float:
         row = node.place[0]
         bends = [abs(self._bent_at(row, key)) for key in self._bending(row)]
         least = {"unit": 46.0, "head": 40.0}.get(node.kind, 34.0)
         written = width(node.text, FONT) + (8 if node.kind == "plain" else 20)
-        flows = any(w.flow is not None and node.place in (w.start, w.end) for w in self.grid.wires)
+        flows = self._flows(node.place)
         return max(least, written, *(2 * b + 14 for b in bends), 48.0 if flows else 0.0)
+
+    def _flows(self, place: Place) -> bool:
+        return any(w.flow is not None and place in (w.start, w.end) for w in self.grid.wires)
 
     def _bending(self, row: int) -> list[str]:
         sides = [self.tops.get((row, side), []) for side in ("left", "right")]
@@ -250,8 +264,8 @@ class _Weave:
         if node.kind in ("plain", "head", "join") and not self._ported(node.place):
             high = min(high, 22.0 if node.kind == "plain" else 30.0)
         if node.kind == "plain":
-            wide = max(width(node.text, FONT) + 8, 18.0)
-            high = 22.0
+            flows = self._flows(node.place)
+            wide, high = max(width(node.text, FONT) + 8, 48.0 if flows else 18.0), 22.0
         return Rect(self.centre[column] - wide / 2, self.middle[row] - high / 2, wide, high)
 
     def _ported(self, place: Place) -> bool:
@@ -443,7 +457,7 @@ class _Weave:
             self._text(weight.letter, x0, y, SMALL_FONT + 1, "start", tone)
             wide = max(width(w.letter, SMALL_FONT + 1) for w in self.grid.weights)
             self._text(
-                weight.text or "as below, for this layer",
+                weight.text,
                 x0 + wide + 10,
                 y,
                 SMALL_FONT + 1,
@@ -475,11 +489,6 @@ def _add(keys: list[str], key: str) -> None:
 
 def _anchor(start: bool) -> str:
     return "start" if start else "end"
-
-
-def _number(norm: float) -> str:
-    text = f"{norm:.2g}"
-    return text.replace("e-0", "e−").replace("e-", "e−").replace("e+0", "e").replace("e+", "e")
 
 
 def _shifted(weave: _Weave, dx: float, dy: float, w: float, h: float) -> Layout:
