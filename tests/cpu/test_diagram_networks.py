@@ -1,5 +1,7 @@
 """Pictures of layers and networks, folded and unfolded, with and without their gradients."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from woven import check_woven, degrees
@@ -104,6 +106,11 @@ def test_a_dilated_layer_reads_the_state_of_d_steps_before():
     assert {w.end[1] - w.start[1] for w in found.wires if w.key == "s10h"} == {3}
     ends = {text for node in found.nodes for _, text in node.ends}
     assert {"h_2(0)", "h_2(−1)", "h_2(−2)", "h_2(4)", "h_2(5)", "h_2(6)"} <= ends
+
+
+def test_the_unfolded_picture_of_the_documentation_is_this():
+    drawn = Path(__file__).parents[2] / "docs" / "img" / "lstm_unfolded.svg"
+    assert drawn.read_text() == rf.draw("lstm", unroll=4).svg
 
 
 def test_a_long_run_is_shortened():
