@@ -1,4 +1,4 @@
-"""`refold.draw`: the folded picture of a cell or a layer."""
+"""`refold.draw`: pictures of a cell, a layer or a network, folded or unfolded."""
 
 from __future__ import annotations
 
@@ -7,17 +7,26 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
+from torch import Tensor
+
 from refold import cells
 from refold.errors import DataError
 from refold.ir.trace import Cell
 from refold.nn.layer import Recurrent
+from refold.nn.wiring import Network
 from refold.shapes import Size
+from refold.train.errors import Loss
 
 from .derive import derive
+from .flow import measured
+from .grid import Grid
 from .layout import Layout, layout
+from .network import folded, unfolded
+from .parts import Wired, wired
 from .picture import Diagram
 from .png import png
 from .svg import svg
+from .weave import woven
 
 Theme = Literal["auto", "light", "dark"]
 THEMES: tuple[Theme, ...] = get_args(Theme)
@@ -30,13 +39,13 @@ class Picture:
     Attributes  diagram: what is drawn, as data; theme: "auto" follows the page that it is shown on
     """
 
-    diagram: Diagram
+    diagram: Diagram | Grid
     theme: Theme = "auto"
 
     @cached_property
     def layout(self) -> Layout:
         """Where everything stands."""
-        return layout(self.diagram)
+        return woven(self.diagram) if isinstance(self.diagram, Grid) else layout(self.diagram)
 
     @cached_property
     def svg(self) -> str:
@@ -70,20 +79,60 @@ class Picture:
         return path
 
 
-def draw(network: Cell | Recurrent | str, *, theme: Theme = "auto") -> Picture:
-    """The folded picture: what one step reads, computes and hands to the next, each state's loop with its delay.
+def draw(
+    network: Cell | Recurrent | Network | str,
+    *,
+    unroll: int | tuple[int, int] | None = None,
+    teach: bool = False,
+    gradient: bool = False,
+    batch: tuple[Tensor, Tensor] | None = None,
+    loss: Loss = "squared",
+    theme: Theme = "auto",
+) -> Picture:
+    """The picture of a cell, of a layer, or of a network.
 
-    network  a cell, its name in the zoo, or a layer: then sizes are numbers. Of a stack the first layer is drawn.
-    theme    "light", "dark", or "auto": as the page is that shows it
-    Errors   EquationError for what is neither; DataError for another theme
-    Example  rf.draw("lstm").save("lstm.svg")
+    Folded, a cell or a layer shows what one step reads, computes and hands to the next; a stack, a layer in both
+    directions or a network shows its layers as boxes. Every state has its loop with its delay. Unfolded, each step has
+    a column, and what is multiplied by the same weights has the same letter and colour.
+
+    network   a cell, its name in the zoo, a layer, or a network: then sizes are numbers
+    unroll    over how many steps the network is unfolded; for an encoder and a decoder (T, U). From seven steps on
+              the middle ones are an ellipsis, where no layer is dilated.
+    teach     where outputs are fed back: the targets d are fed instead, as in training
+    gradient  over the unfolded network the way back of backpropagation through time: each arrow is as wide as the norm
+              of dE/dh(t), dE/dx(t) or dE/dy(t) is large, for the `batch` (x, d) and the `loss`
+    theme     "light", "dark", or "auto": as the page is that shows it
+
+    Shapes    x and d of a batch as `refold.gradients` takes them: x (T, B, m)
+    Errors    EquationError for what is no network; DataError for another theme, for steps that cannot be drawn, and
+              for a gradient without a batch; the errors of `refold.gradients`
+    Example   rf.draw("lstm").save("lstm.svg")
+              rf.draw(rf.Network(layer, head=1, shape="many-to-one"), unroll=5)
     """
     if theme not in THEMES:
         raise DataError(f'there is no theme "{theme}".', f"Choose among {', '.join(THEMES)}.")
-    if isinstance(network, Recurrent):
-        return Picture(_layer(network), theme)
-    cell = cells.of(network)
-    return Picture(derive(cell.graph, cell.name), theme)
+    known = network if isinstance(network, Recurrent | Network) else cells.of(network)
+    if gradient or batch is not None:
+        return Picture(_flowing(known, unroll, gradient, batch, loss), theme)
+    if unroll is not None:
+        whole = wired(known)
+        steps, written = _steps(whole, unroll)
+        return Picture(unfolded(whole, steps, written, teach=_teach(whole, teach)), theme)
+    if teach:
+        raise DataError(
+            "teach=True is about an unfolded network, and this one is drawn folded.",
+            "Set unroll=5, say.",
+        )
+    if isinstance(known, Cell):
+        return Picture(derive(known.graph, known.name), theme)
+    if (
+        isinstance(known, Network)
+        or known.num_layers > 1
+        or known.bidirectional
+        or known.stack.dilations
+    ):
+        return Picture(folded(wired(known)), theme)
+    return Picture(_layer(known), theme)
 
 
 def _layer(layer: Recurrent) -> Diagram:
@@ -92,10 +141,68 @@ def _layer(layer: Recurrent) -> Diagram:
     def number(size: Size) -> str:
         return str(size.at(letters))
 
-    count, both = layer.num_layers, layer.bidirectional
-    parts = [layer.cell.name]
-    if count > 1 or both:
-        directions = " in both directions" if both else ""
-        parts.append(f"{count} layer{'s' * (count > 1)}{directions}")
-        parts.append("the first is drawn" if count > 1 else "each as drawn")
-    return derive(layer.cell.graph, ", ".join(parts), number)
+    return derive(layer.cell.graph, layer.cell.name, number)
+
+
+def _teach(whole: Wired, teach: bool) -> bool:
+    if teach and not whole.fed_back:
+        raise DataError(
+            "teach=True feeds targets in place of outputs, and this network feeds no output back.",
+            "Leave teach out.",
+        )
+    return teach
+
+
+def _steps(whole: Wired, unroll: int | tuple[int, int]) -> tuple[int, int]:
+    """Steps that are read and steps that are written."""
+    pair = unroll if isinstance(unroll, tuple) else (unroll, unroll)
+    if len(pair) != 2 or not all(
+        isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in pair
+    ):
+        raise DataError(
+            f"unroll is {unroll!r}, and steps are whole numbers, at least 1.", "Set unroll=5, say."
+        )
+    if isinstance(unroll, tuple) and len(whole.parts) < 2:
+        raise DataError(
+            f"unroll is {unroll!r}, and only an encoder and a decoder have two numbers of steps.",
+            f"Set unroll={pair[0]}.",
+        )
+    if whole.shape == "one-to-one" and pair[0] != 1:
+        raise DataError(
+            f"unroll is {pair[0]}, and a one-to-one network has one step.", "Set unroll=1."
+        )
+    return int(pair[0]), int(pair[1])
+
+
+def _flowing(
+    network: Cell | Recurrent | Network,
+    unroll: int | tuple[int, int] | None,
+    gradient: bool,
+    batch: tuple[Tensor, Tensor] | None,
+    loss: Loss,
+) -> Grid:
+    """The unfolded network with the gradients of a batch."""
+    if isinstance(network, Cell):
+        raise DataError(
+            f"cell '{network.name}' has no weights yet, so it has no gradients.",
+            "Draw a layer or a network: rf.draw(rf.Recurrent(cell, m, n), gradient=True, batch=(x, d)).",
+        )
+    if not gradient or batch is None:
+        missing = "no batch" if batch is None else "gradient=False"
+        raise DataError(
+            f"the way back is measured on a batch, and there is {missing}.",
+            "Pass gradient=True and batch=(x, d).",
+        )
+    x, d = batch
+    whole = wired(network)
+    flows = measured(network, x, d, loss)
+    steps, written = len(flows.inputs), len(flows.outputs)
+    if whole.fed_back and len(whole.parts) == 1:
+        steps = written
+    told = (steps, written) if len(whole.parts) > 1 else steps
+    if unroll is not None and unroll != told:
+        raise DataError(
+            f"unroll is {unroll}, and the batch has {told} steps.",
+            f"Set unroll={told}, or leave it out.",
+        )
+    return unfolded(whole, steps, written, teach=whole.fed_back, flows=flows)

@@ -38,7 +38,8 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text: `rect` is what it takes at most. anchor is start or middle; tone is text, muted or strong."""
+    """A text: `rect` is what it takes at most. anchor is start, middle or end; tone is text, muted or strong, or one of
+    a line's."""
 
     text: str
     x: float
@@ -68,6 +69,10 @@ class Line:
     reader: int = -1
     arrow: bool = True
     loop: bool = False  # a part of a loop: it leads to a delay or from one
+    tone: str = (
+        ""  # w0, w1 ...: the colour of a shared weight; flow, explodes, vanishes: a gradient
+    )
+    width: float = 0.0  # of a gradient
 
 
 @dataclass(frozen=True, slots=True)

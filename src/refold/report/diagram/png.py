@@ -9,7 +9,7 @@ from refold.report.figures import require_plots
 
 from .layout import Layout, Line, Rect, Shape, Text
 from .svg import DARK, FILLS, LIGHT, curve, head, together
-from .text import SMALL, Run, advance, runs
+from .text import SMALL, Run, runs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,13 +50,18 @@ def _lines(ax: Axes, lines: list[Line], colours: dict[str, str]) -> None:
     from matplotlib.path import Path
 
     codes = {"M": [Path.MOVETO], "L": [Path.LINETO], "Q": [Path.CURVE3, Path.CURVE3]}
-    pieces = [piece for line in lines for piece in curve(list(line.points), line.arrow)]
+    pieces = [piece for line in lines for piece in curve(list(line.points), line.arrow, line.width)]
     path = Path([p for _, ps in pieces for p in ps], [c for name, _ in pieces for c in codes[name]])
-    colour = colours["loop" if lines[0].loop else "line"]
-    ax.add_patch(PathPatch(path, fill=False, edgecolor=colour, linewidth=1))
+    first = lines[0]
+    colour = colours[first.tone or ("loop" if first.loop else "line")]
+    dashes = (0, (5, 4)) if first.tone == "vanishes" else "solid"
+    # An SVG pixel is three quarters of a point.
+    wide = first.width * 0.75 or 1
+    style = {"linewidth": wide, "linestyle": dashes, "capstyle": "butt"}
+    ax.add_patch(PathPatch(path, fill=False, edgecolor=colour, **style))
     for line in lines:
         if line.arrow:
-            corners = head(line.points[-2], line.points[-1])
+            corners = head(line.points[-2], line.points[-1], line.width)
             ax.add_patch(Polygon(corners, facecolor=colour, edgecolor="none"))
 
 
@@ -97,17 +102,26 @@ def _shape(ax: Axes, shape: Shape, colours: dict[str, str]) -> None:
 def _text(ax: Axes, text: Text, colours: dict[str, str]) -> None:
     """Run by run: matplotlib has no lowered letters outside its own mathematics."""
     pieces = (Run(text.text),) if text.tone == "strong" else runs(text.text)
-    # The widths are upper bounds; what is set is measured by them, too, so that no run touches the next.
-    total = sum(_wide(run, text.font) for run in pieces)
-    x = text.x - total / 2 if text.anchor == "middle" else text.x
-    tone = colours["muted" if text.tone == "muted" else "text"]
-    for run in pieces:
+    weight = "bold" if text.tone == "strong" else "normal"
+    wides = [_wide(run, text.font, weight) for run in pieces]
+    x = text.x - sum(wides) * {"start": 0.0, "middle": 0.5, "end": 1.0}[text.anchor]
+    tone = colours.get("text" if text.tone == "strong" else text.tone, colours["text"])
+    for run, wide in zip(pieces, wides, strict=True):
         size = text.font * (SMALL if run.level else 1.0)
         y = text.y + {0: 0.0, -1: 0.28, 1: -0.38}[run.level] * text.font
-        weight = "bold" if text.tone == "strong" else "normal"
         ax.text(x, y, run.text, fontsize=size * 0.75, color=tone, weight=weight, va="baseline")
-        x += _wide(run, text.font)
+        x += wide
 
 
-def _wide(run: Run, font: float) -> float:
-    return font * (SMALL if run.level else 1.0) * advance(run.text)
+def _wide(run: Run, size: float, weight: str) -> float:
+    """As wide as matplotlib sets it, which is less than the upper bound that the layout reckons with."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(size=size * (SMALL if run.level else 1.0), weight=weight)
+
+    def ink(text: str) -> float:
+        return text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]
+
+    # What a run takes is more than its ink, which ends before the last sign does: it ends where an x would begin.
+    return ink(run.text + "x") - ink("x")

@@ -15,16 +15,20 @@ ARROW = (8.0, 3.4)  # length and half width
 LIGHT = {
     "paper": "#ffffff", "text": "#1b1f24", "muted": "#5f6872", "line": "#3d444d", "edge": "#3d444d",
     "gate": "#fdf0d5", "circle": "#ffffff", "function": "#e3eefa", "state": "#dff0e2", "delay": "#f1f4f8",
-    "loop": "#0b62b0",
+    "loop": "#0b62b0", "flow": "#6b7480", "explodes": "#c8102e", "vanishes": "#6b7480",
+    "w0": "#0b62b0", "w1": "#b8470b", "w2": "#1a7f37", "w3": "#8250df", "w4": "#a0277c", "w5": "#00727a",
+    "w6": "#7a5c00", "w7": "#3b49a8",
 }  # fmt: skip
 DARK = {
     "paper": "#12161b", "text": "#e6e9ed", "muted": "#9aa4af", "line": "#c3cad2", "edge": "#aab3bd",
     "gate": "#4a3b17", "circle": "#12161b", "function": "#1b3550", "state": "#1d412a", "delay": "#1d232a",
-    "loop": "#6cb6ff",
+    "loop": "#6cb6ff", "flow": "#8b949e", "explodes": "#ff6b6b", "vanishes": "#8b949e",
+    "w0": "#6cb6ff", "w1": "#f0a35e", "w2": "#5fd07a", "w3": "#c297ff", "w4": "#f28ccb", "w5": "#4fd0d8",
+    "w6": "#d9bf4a", "w7": "#a3b0ff",
 }  # fmt: skip
 FILLS = {
     "gate": "gate", "unit": "gate", "circle": "circle", "operation": "circle", "function": "function",
-    "state": "state", "delay": "delay", "param": "paper", "bar": "line",
+    "state": "state", "delay": "delay", "param": "paper", "bar": "line", "join": "circle",
 }  # fmt: skip
 
 
@@ -35,7 +39,7 @@ def svg(layout: Layout, theme: str, label: str) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {w} {h}" width="{w}" height="{h}" '
         f'role="img" aria-label="{escape(label)}" font-family="{FONTS}">',
         f"<title>{escape(label)}</title>",
-        f"<style>{_style(theme)}</style>",
+        f"<style>{_style(theme, _tones(layout))}</style>",
         f'<rect class="rf-paper" width="{w}" height="{h}"/>',
         *(_lines(lines) for lines in together(layout)),
         *(f'<circle class="rf-dot" cx="{x:g}" cy="{y:g}" r="2.6"/>' for x, y in layout.dots),
@@ -46,14 +50,19 @@ def svg(layout: Layout, theme: str, label: str) -> str:
     return "\n".join(part for part in body if part) + "\n"
 
 
-def _style(theme: str) -> str:
-    rules = {"light": _rules(LIGHT), "dark": _rules(DARK)}
+def _tones(layout: Layout) -> list[str]:
+    """The tones of this picture, beside those that all pictures have."""
+    return sorted({line.tone for line in layout.lines} - {""})
+
+
+def _style(theme: str, tones: list[str]) -> str:
+    rules = {"light": _rules(LIGHT, tones), "dark": _rules(DARK, tones)}
     if theme != "auto":
         return rules[theme]
     return f"{rules['light']}\n@media (prefers-color-scheme: dark) {{ {rules['dark']} }}"
 
 
-def _rules(colours: dict[str, str]) -> str:
+def _rules(colours: dict[str, str], tones: list[str]) -> str:
     c = colours
     rules = [
         f".rf-paper {{ fill: {c['paper']} }}",
@@ -65,7 +74,11 @@ def _rules(colours: dict[str, str]) -> str:
         f".rf-muted {{ fill: {c['muted']} }}",
         ".rf-strong { font-weight: 600 }",
     ]
-    for kind, fill in FILLS.items():
+    for tone in tones:
+        rules.append(f".rf-line-{tone} {{ fill: none; stroke: {c[tone]}; stroke-width: 1.6 }}")
+        rules.append(f".rf-arrow-{tone}, .rf-{tone} {{ fill: {c[tone]} }}")
+    kinds = FILLS if tones else {k: fill for k, fill in FILLS.items() if k != "join"}
+    for kind, fill in kinds.items():
         stroke = c["loop"] if kind == "delay" else c["edge"]
         rules.append(f".rf-{kind} {{ fill: {c[fill]}; stroke: {stroke}; stroke-width: 1.3 }}")
     return " ".join(rules)
@@ -97,16 +110,26 @@ def together(layout: Layout) -> list[list[Line]]:
 
 
 def _lines(lines: list[Line]) -> str:
-    loop = "-loop" if lines[0].loop else ""
-    path = " ".join(_path(list(line.points), line.arrow) for line in lines)
-    drawn = f'<path class="rf{loop or "-line"}" d="{path}"/>'
-    arrows = [_arrow(line.points[-2], line.points[-1]) for line in lines if line.arrow]
-    return drawn + "".join(f'<polygon class="rf{loop}-arrow" points="{a}"/>' for a in arrows)
+    first = lines[0]
+    loop, tone = "-loop" if first.loop else "", f"-{first.tone}" if first.tone else ""
+    path = " ".join(_path(list(line.points), line.arrow, line.width) for line in lines)
+    styled = f' style="stroke-width: {first.width:.3g}"' if first.width else ""
+    dashed = ' stroke-dasharray="5 4"' if first.tone == "vanishes" else ""
+    drawn = f'<path class="rf{loop or "-line"}{tone}"{styled}{dashed} d="{path}"/>'
+    arrows = [_arrow(line.points[-2], line.points[-1], line.width) for line in lines if line.arrow]
+    return drawn + "".join(f'<polygon class="rf{loop}-arrow{tone}" points="{a}"/>' for a in arrows)
 
 
-def head(before: Point, tip: Point) -> list[Point]:
+def size_of(wide: float) -> tuple[float, float]:
+    """Length and half width of an arrow's head; wide: how wide the line of a gradient is, 0 for all other lines."""
+    if not wide:
+        return ARROW
+    return ARROW[0] + wide / 2, max(ARROW[1], wide / 2 + 2.4)
+
+
+def head(before: Point, tip: Point, wide: float = 0.0) -> list[Point]:
     """The corners of an arrow's head."""
-    length, half = ARROW
+    length, half = size_of(wide)
     if before[1] == tip[1]:
         way = 1 if tip[0] > before[0] else -1
         x = tip[0] - way * length
@@ -116,14 +139,14 @@ def head(before: Point, tip: Point) -> list[Point]:
     return [tip, (tip[0] - half, y), (tip[0] + half, y)]
 
 
-def _arrow(before: Point, tip: Point) -> str:
-    return " ".join(f"{x:g},{y:g}" for x, y in head(before, tip))
+def _arrow(before: Point, tip: Point, wide: float) -> str:
+    return " ".join(f"{x:g},{y:g}" for x, y in head(before, tip, wide))
 
 
-def curve(points: list[Point], arrow: bool) -> list[tuple[str, list[Point]]]:
+def curve(points: list[Point], arrow: bool, wide: float = 0.0) -> list[tuple[str, list[Point]]]:
     """The line with its corners rounded, as the commands M, L and Q; it ends inside the arrow's head."""
     if arrow:
-        points = [*points[:-1], _towards(points[-1], points[-2], ARROW[0] - 2)]
+        points = [*points[:-1], _towards(points[-1], points[-2], size_of(wide)[0] - 2)]
     found: list[tuple[str, list[Point]]] = [("M", [points[0]])]
     for a, corner, b in zip(points, points[1:], points[2:], strict=False):
         radius = min(ROUND, _far(a, corner) / 2, _far(corner, b) / 2)
@@ -133,10 +156,10 @@ def curve(points: list[Point], arrow: bool) -> list[tuple[str, list[Point]]]:
     return found
 
 
-def _path(points: list[Point], arrow: bool) -> str:
+def _path(points: list[Point], arrow: bool, wide: float) -> str:
     return " ".join(
         f"{command}{' '.join(f'{x:.4g},{y:.4g}' for x, y in ends)}"
-        for command, ends in curve(points, arrow)
+        for command, ends in curve(points, arrow, wide)
     )
 
 
