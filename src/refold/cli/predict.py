@@ -44,7 +44,7 @@ def predict(
         raise DataError(fact, "fit again, with longer series or without --no-intervals", "--level")
     fitted, console = saved.fitted, Console()
     if data is not None:
-        newer = _newer(saved, data, target, time, id)
+        newer = newer_rows(saved, data, target, time, id)
         fitted = on_panel(fitted, appended(fitted.panel, newer, saved.horizon))
         _tell_newer(console, saved.fitted.panel, fitted.panel)
     forecasts = predict_panel(fitted)
@@ -57,7 +57,9 @@ def predict(
     console.print(f"Written to {out}: {_FILE}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _newer(saved: Saved, data: Path, target: str | None, time: str | None, id: str | None) -> Panel:
+def newer_rows(
+    saved: Saved, data: Path, target: str | None, time: str | None, id: str | None
+) -> Panel:
     """The newer rows; columns are called as in the table of `refold fit`, if nothing else is said."""
     from refold.forecast import from_table, read_table
 

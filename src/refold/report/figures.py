@@ -114,7 +114,7 @@ def _panels(panel: Panel) -> tuple[Figure, list[Axes]]:
     number = min(len(panel.series), _MOST_PANELS)
     columns = 1 if number == 1 else 2
     rows = -(-number // columns)
-    figure = _figure(9.6, 4.3 if rows == 1 else 2.5 * rows + 0.7)
+    figure = blank(9.6, 4.3 if rows == 1 else 2.5 * rows + 0.7)
     axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     for ax in axes[number:]:
         ax.set_visible(False)
@@ -144,7 +144,7 @@ def errors_figure(found: Ranking) -> Figure:
     """Mean absolute error by step ahead, for every method."""
     from matplotlib.ticker import MaxNLocator
 
-    figure = _figure(9.6, 3.4)
+    figure = blank(9.6, 3.4)
     ax = figure.subplots()
     steps = np.arange(1, len(found.model.by_horizon) + 1)
     others = [row for row in found.rows if not row.is_model]
@@ -211,7 +211,7 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
     return svg.replace("<svg", f'<svg role="img" aria-label="{description}"', 1)
 
 
-def _figure(width: float, height: float) -> Figure:
+def blank(width: float, height: float) -> Figure:
     """A figure apart from pyplot's global state."""
     from matplotlib.figure import Figure
 
@@ -234,6 +234,11 @@ def _style(ax: Axes, dates: bool) -> None:
     else:
         ax.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True))
     ax.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    bare(ax)
+
+
+def bare(ax: Axes) -> None:
+    """An axis without a frame, in the colours of the page."""
     ax.margins(x=0.01)
     ax.set_facecolor("none")
     ax.grid(axis="y", color=INK["rule"], lw=0.7)
