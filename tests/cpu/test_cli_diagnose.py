@@ -69,7 +69,6 @@ def test_newer_rows_move_it_on(refold, model):
     code, out, err = refold("diagnose", model, "shop.csv", "--json", "--no-plot", "--out", "on")
     assert code == 0, err
     after = json.loads(out)
-    assert after["system"]["data"][0] == before["system"]["data"][0] + 1
     assert after["memory"]["median"] != before["memory"]["median"]
 
 
