@@ -33,6 +33,7 @@ PAGES = [
             "forecast",
         )
     ),
+    *sorted((ROOT / "docs" / "lessons").glob("*.md")),
 ]
 BLOCK = re.compile(r"```python\n(.*?)```(?:\n```text\n(.*?)```)?", re.DOTALL)
 NUMBER = re.compile(r"-?\d+\.?\d*(?:e[-+]?\d+)?")
