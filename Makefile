@@ -28,6 +28,7 @@ bench: $(READY)
 
 docs: $(READY)
 	$(BIN)/python -m bench.zoo_pages
+	$(BIN)/python -m bench.lesson_pictures
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -33,6 +33,7 @@ PAGES = [
             "forecast",
         )
     ),
+    *(page for page in sorted((ROOT / "docs" / "lessons").glob("*.md")) if page.stem != "README"),
 ]
 BLOCK = re.compile(r"```python\n(.*?)```(?:\n```text\n(.*?)```)?", re.DOTALL)
 NUMBER = re.compile(r"-?\d+\.?\d*(?:e[-+]?\d+)?")

@@ -95,12 +95,14 @@ def opened(
     if data is None:
         return saved, console
     before = saved.fitted.panel
-    panel = appended(before, _newer(saved, data, target, time, id), saved.horizon)
+    panel = appended(before, newer_rows(saved, data, target, time, id), saved.horizon)
     _tell_newer(console, before, panel)
     return replace(saved, fitted=on_panel(saved.fitted, panel)), console
 
 
-def _newer(saved: Saved, data: Path, target: str | None, time: str | None, id: str | None) -> Panel:
+def newer_rows(
+    saved: Saved, data: Path, target: str | None, time: str | None, id: str | None
+) -> Panel:
     """The newer rows; columns are called as in the table of `refold fit`, if nothing else is said."""
     from refold.forecast import from_table, of_columns, read_table
 

@@ -131,7 +131,7 @@ def _data(x: Any, system: System, batch_first: bool) -> Tensor:
     if isinstance(x, Batch | Sequences):
         fact = "x holds sequences, which may end at different steps"
         raise DataError(fact, "give a tensor (T, B, m) of rows that last as long", WHERE)
-    data = torch.as_tensor(x).detach().to("cpu", torch.float64)
+    data = torch.as_tensor(x, dtype=torch.float64).detach().to("cpu")
     if data.ndim == 3 and batch_first:
         data = data.transpose(0, 1)
     data = data.unsqueeze(1) if data.ndim == 2 else data
@@ -149,7 +149,8 @@ def _data(x: Any, system: System, batch_first: bool) -> Tensor:
 def _state(state: Any, system: Folded | Whole) -> Tensor:
     """States as a layer takes them, or (R, N) as they are here, as (R, N)."""
     several = isinstance(state, tuple | list) and all(isinstance(s, Tensor) for s in state)
-    given = list(state) if several else [torch.as_tensor(state)]
+    # Numbers of Python are taken as they are: a tensor of them would be of float32 first.
+    given = list(state) if several else [torch.as_tensor(state, dtype=torch.float64)]
     given = [s.detach().to("cpu", torch.float64) for s in given]
     levels = system.slots
     count = len(system.parts) // levels

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from refold.ir.graph import SLOT, Graph, Slot
@@ -16,6 +17,8 @@ from .folded import Folded, Level
 
 # Of a sigmoid; of a tanh the same points of the same curve, as tanh(a) = 2 sigmoid(2a) - 1.
 LIMITS = {"sigmoid": (0.1, 0.9), "tanh": (-0.8, 0.8)}
+RANGE = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}
+BINS = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,7 +27,8 @@ class Gate:
 
     low, high  the shares of its values, over steps, rows and units, below and above the limits
 
-    Shapes  units (n,): for each unit the share of its values that are saturated, low or high
+    Shapes  units (n,): for each unit the share of its values that are saturated, low or high; shares (20,): the shares
+            of all values in equal parts of the range of the activation, `RANGE`
     """
 
     name: str
@@ -32,6 +36,7 @@ class Gate:
     low: float
     high: float
     units: Tensor
+    shares: Tensor
 
     def __str__(self) -> str:
         return f"{self.name:12} {self.kind:8} low {self.low:6.1%}  high {self.high:6.1%}"
@@ -64,6 +69,7 @@ def _gate(level: Level, i: int, kind: str, values: Tensor) -> Gate:
         float(low.double().mean()),
         float(high.double().mean()),
         (low | high).double().mean(0),
+        torch.histc(values.double(), BINS, *RANGE[kind]) / values.numel(),
     )
 
 

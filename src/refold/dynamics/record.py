@@ -24,6 +24,7 @@ from .points import Points, points
 from .portrait import Portrait, portrait
 from .spectrum import Spectrum, spectrum
 from .system import System, jacobians
+from .unfolded import UNFOLDED, Unfolded, unfolded
 from .verdict import Verdict, verdict
 
 STEPS = 10_000  # of a free run, where none are given
@@ -90,6 +91,12 @@ class Dynamics:
         error = None if d is None else lag_curve(*self._of_the_user(d), loss)
         number = min(LAGS, len(x)) if lags is None else lags
         return memory(self.system, self._before(x), x, number, error)
+
+    def unfolded(self, steps: int | None = None) -> Unfolded:
+        """What a change at one step is felt as at another, over the last steps of the first row: see `Unfolded`."""
+        x = self._along(None if self.x is not None else steps or UNFOLDED)
+        number = min(UNFOLDED, len(x)) if steps is None else steps
+        return unfolded(self.system, self._before(x), x, number)
 
     def verdict(self, lags: int | None = None) -> Verdict:
         """Whether gradients vanish, explode, or neither, how certain that is, and what to try.

@@ -241,6 +241,11 @@ def style(ax: Axes, dates: bool) -> None:
     else:
         ax.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True))
     ax.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    bare(ax)
+
+
+def bare(ax: Axes) -> None:
+    """An axis without a frame, in the colours of the page."""
     ax.margins(x=0.01)
     ax.set_facecolor("none")
     ax.grid(axis="y", color=INK["rule"], lw=0.7)

@@ -107,7 +107,7 @@ def forecast_page(
         "<h2>Numbers</h2>",
         details("Forecast", _forecast_table(panel, forecasts, bands)),
         details("Held-out part, and what was forecast of it", _held_out_table([found])),
-        details("What the columns mean", f"<dl>{_pairs(DEFINITIONS)}</dl>"),
+        details("What the columns mean", f"<dl>{pairs(DEFINITIONS)}</dl>"),
     ]
     return document(title, "\n".join(part for part in parts if part))
 
@@ -143,7 +143,7 @@ def backtest_page(
         *made(settings, command),
         "<h2>Numbers</h2>",
         details("What came, and what was forecast", _held_out_table(found.windows)),
-        details("What the columns mean", f"<dl>{_pairs(DEFINITIONS)}</dl>"),
+        details("What the columns mean", f"<dl>{pairs(DEFINITIONS)}</dl>"),
     ]
     return document(title, "\n".join(part for part in parts if part))
 
@@ -166,7 +166,7 @@ def _held_by(svg: str | None, where: str) -> list[str]:
 def made(settings: Mapping[str, str], command: str) -> list[str]:
     return [
         "<h2>How this was made</h2>",
-        f"<dl>{_pairs(settings)}</dl>",
+        f"<dl>{pairs(settings)}</dl>",
         "<h2>Make it again</h2>",
         f'<pre tabindex="0" aria-label="Command">{escape(command)}</pre>',
     ]
@@ -202,7 +202,7 @@ def _verdict(found: Ranking) -> str:
 def captioned(svg: str | None, caption: str) -> str:
     if not svg:
         return ""
-    return f"<figure>{_scrolled(svg, 'Figure')}<figcaption>{escape(caption)}</figcaption></figure>"
+    return f"<figure>{scrolled(svg, 'Figure')}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def _forecast_caption(found: Evaluation, panel: Panel, horizon: int) -> str:
@@ -226,7 +226,7 @@ def _table(found: Ranking, names: Sequence[str]) -> str:
         )
         name = f"<span>{escape(row.name)}</span><small>{escape(row.note)}</small>"
         rows.append(f'<tr{_class("mine", row.is_model)}><th scope="row">{name}</th>{cells}</tr>')
-    return _scrolled(
+    return scrolled(
         f'<table><thead><tr><th scope="col">Method</th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>",
         "Errors of all methods",
@@ -281,10 +281,10 @@ def plain_table(names: Sequence[str], rows: Sequence[Sequence[str]], label: str)
     more = len(rows) - _MOST_ROWS
     note = f'<p class="small">And {more:,} more rows.</p>' if more > 0 else ""
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return _scrolled(table, label) + note
+    return scrolled(table, label) + note
 
 
-def _scrolled(body: str, label: str) -> str:
+def scrolled(body: str, label: str) -> str:
     """A region the keyboard can scroll where a narrow window cuts it off."""
     return f'<div class="wide" role="region" tabindex="0" aria-label="{escape(label)}">{body}</div>'
 
@@ -293,8 +293,9 @@ def details(summary: str, body: str) -> str:
     return f"<details><summary>{escape(summary)}</summary>{body}</details>"
 
 
-def _pairs(pairs: Mapping[str, str]) -> str:
-    return "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in pairs.items())
+def pairs(told: Mapping[str, str]) -> str:
+    """Terms and what they are, for a `<dl>`."""
+    return "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in told.items())
 
 
 def _class(name: str, wanted: bool) -> str:
