@@ -40,6 +40,7 @@ from refold.forecast import (
     read_table,
     with_future_table,
 )
+from refold.forecast.settings import Over
 
 Row = dict[str, Any]
 LENGTHS = (1, 2, 3, 6, 9, 14, 20, 30, 45, 60, 100, 180)
@@ -519,7 +520,8 @@ def _cell(made: Draw, cell: Any) -> Any:
 def tiny(number: int) -> Settings:
     """Networks that learn nothing, in every way and with every head."""
     r = random.Random(-number)
-    over = r.choice((*["origins"] * 8, "segments", "steps"))
+    kinds: tuple[Over, ...] = (*["origins"] * 8, "segments", "steps")
+    over = r.choice(kinds)
     head = "point"
     if over == "origins":
         head = r.choice((*["point"] * 6, "quantiles", "normal", "student", "poisson"))
