@@ -1,6 +1,6 @@
 """The pictures of docs/lessons: each page's own code is run in the folder that the page shows them from.
 
-    python -m bench.lesson_pictures [unit ...]
+python -m bench.lesson_pictures [unit ...]
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ def main(names: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     pages = sorted((DOCS / "lessons").glob("*.md"))
     # The same bytes each time: ids are drawn from this and not from the clock.
-    with mpl.rc_context({"svg.hashsalt": "refold", "svg.fonttype": "none"}), contextlib.chdir(folder):
+    with (
+        mpl.rc_context({"svg.hashsalt": "refold", "svg.fonttype": "none"}),
+        contextlib.chdir(folder),
+    ):
         for page in pages:
             if page.stem != "README" and (not names or page.stem in names):
                 run(page)
