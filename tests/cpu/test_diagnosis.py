@@ -82,6 +82,7 @@ def test_what_is_felt_is_what_a_small_change_does():
     torch.manual_seed(1)
     d = rf.dynamics(rf.Recurrent("lstm", 2, 3), torch.randn(9, 2, 2))
     unfolded = d.unfolded(5)
+    assert d.x is not None
     states, x = d.states(), d.x
     for unit in (0, 5):
         moved = states[
