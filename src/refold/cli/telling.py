@@ -8,12 +8,17 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table as RichTable
 from rich.text import Text
 
 if TYPE_CHECKING:
     from refold.forecast import Fitted, Panel, Ranking, Table
+
+
+# Columns of a terminal: wider than any table.
+_WIDEST = 10_000
 
 
 @contextmanager
@@ -59,6 +64,23 @@ def tell_data(console: Console, table: Table, panel: Panel) -> None:
 def tell_ranking(console: Console, title: str, found: Ranking, names: tuple[str, ...]) -> None:
     """All methods, and what that says in words."""
     from refold.forecast import verdict
+
+    wide = _by_method(title, found, names)
+    room = console.options.update(max_width=_WIDEST)
+    if Measurement.get(console, room, wide).maximum <= console.width:
+        console.print(wide)
+    else:
+        console.print(_by_metric(title, found, names))
+        for row in found.rows:
+            console.print(f"  {row.name}: {row.note}", style="dim", highlight=False, markup=False)
+    lost = found.score(found.model) >= found.score(found.naive)
+    first, *others = verdict(found)
+    console.print(first, style="bold yellow" if lost else "bold", highlight=False, markup=False)
+    console.print(" ".join(others), highlight=False, markup=False)
+
+
+def _by_method(title: str, found: Ranking, names: Sequence[str]) -> RichTable:
+    """A row for each method."""
     from refold.report import cell_text
 
     table = RichTable(title=f"\n{title}", title_justify="left")
@@ -69,11 +91,20 @@ def tell_ranking(console: Console, title: str, found: Ranking, names: tuple[str,
     for row in found.rows:
         cells_ = [cell_text(row, name) for name in names]
         table.add_row(row.name, *cells_, row.note, style="bold" if row.is_model else "")
-    console.print(table)
-    lost = found.score(found.model) >= found.score(found.naive)
-    first, *others = verdict(found)
-    console.print(first, style="bold yellow" if lost else "bold", highlight=False, markup=False)
-    console.print(" ".join(others), highlight=False, markup=False)
+    return table
+
+
+def _by_metric(title: str, found: Ranking, names: Sequence[str]) -> RichTable:
+    """A row for each metric: what a narrow terminal has room for."""
+    from refold.report import cell_text
+
+    table = RichTable(title=f"\n{title}", title_justify="left")
+    table.add_column("")
+    for row in found.rows:
+        table.add_column(row.name, justify="right", style="bold" if row.is_model else "")
+    for name in names:
+        table.add_row(name, *(cell_text(row, name) for row in found.rows))
+    return table
 
 
 def tell_rows(
