@@ -1,5 +1,7 @@
 """Many futures of one state: each branch is a step of the layer, whatever the cell."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -13,8 +15,14 @@ FEATURES = 6
 
 
 def layer_of(name: str) -> Recurrent:
-    more = dict.fromkeys(letters(cells.get(name).graph) - {"m", "n"}, FEATURES)
+    more: dict[str, Any] = dict.fromkeys(letters(cells.get(name).graph) - {"m", "n"}, FEATURES)
     return Recurrent(name, FEATURES, FEATURES, backend="reference", dtype=torch.float64, **more)
+
+
+def given(states: tuple[torch.Tensor, ...]) -> Any:
+    """States as a layer takes them: a single one by itself."""
+    first, *others = states
+    return states if others else first
 
 
 def states_of(layer: Recurrent, rows: int) -> tuple[torch.Tensor, ...]:
@@ -32,7 +40,7 @@ def test_a_branch_is_one_step_of_the_layer(name):
     x = torch.randn(5, layer.input_features, dtype=torch.float64)
     found = branch(layer, x, tuple(s.unsqueeze(-2) for s in states))
     rows = tuple(s.repeat_interleave(5, dim=0)[None] for s in states)
-    each, _ = layer(x.repeat(4, 1)[None], rows if len(rows) > 1 else rows[0])
+    each, _ = layer(x.repeat(4, 1)[None], given(rows))
     torch.testing.assert_close(found.expand(4, 5, -1).flatten(0, 1), each[0])
 
 
@@ -45,7 +53,7 @@ def test_gradients_of_branches_are_those_of_rows(name):
     weight = torch.randn(2, 3, layer.output_features, dtype=torch.float64)
     found = (weight * branch(layer, x, tuple(s.unsqueeze(-2) for s in states))).sum()
     rows = tuple(s.repeat_interleave(3, dim=0)[None] for s in states)
-    each, _ = layer(x.repeat(2, 1)[None], rows if len(rows) > 1 else rows[0])
+    each, _ = layer(x.repeat(2, 1)[None], given(rows))
     other = (weight.flatten(0, 1) * each[0]).sum()
     pairs = [torch.autograd.grad(value, wanted, allow_unused=True) for value in (found, other)]
     for mine, theirs in zip(*pairs, strict=True):

@@ -22,6 +22,12 @@ ROOT = Path(__file__).parents[2]
 ZOO = list(rf.cells.all())
 
 
+def shown(picture) -> Diagram:
+    """What a picture of the inside of a cell shows."""
+    assert isinstance(picture.diagram, Diagram)
+    return picture.diagram
+
+
 def over(a: Rect, b: Rect, by: float = 0.01) -> bool:
     return (
         a.x < b.x + b.w - by
@@ -79,7 +85,7 @@ def check_geometry(picture) -> None:
         for shape in layout.shapes:
             if shape.box < 0 and line.loop:
                 continue  # a delay stands on its loop
-            if not reads(picture.diagram, line, shape.box):
+            if not reads(shown(picture), line, shape.box):
                 assert not crossed(line, shape.room), (line, shape)
     for a, b in combinations(layout.lines, 2):
         if a.net != b.net and not (a.loop and b.loop):
@@ -99,8 +105,8 @@ def test_nothing_overlaps(name):
 def test_every_weight_is_named_and_every_state_has_one_delay(name):
     cell = rf.cells.get(name)
     picture = rf.draw(cell)
-    drawn = Counter(word for label in labels(picture.diagram) for word in words(label.text))
-    noted = Counter(word for note in picture.diagram.notes for word in words(note))
+    drawn = Counter(word for label in labels(shown(picture)) for word in words(label.text))
+    noted = Counter(word for note in shown(picture).notes for word in words(note))
     slots = cell.graph.slots()
     for leaf in cell.graph.leaves_of("param"):
         if leaf.learn:
@@ -109,8 +115,8 @@ def test_every_weight_is_named_and_every_state_has_one_delay(name):
             if reads == 1 and not noted[leaf.name]:
                 assert drawn[leaf.name] == 1, leaf.name
     states = [leaf.name for leaf in cell.graph.leaves_of("state")]
-    boxes = picture.diagram.boxes
-    ends = [(boxes[a.state].text, boxes[a.past].text) for a in picture.diagram.loops]
+    boxes = shown(picture).boxes
+    ends = [(boxes[a.state].text, boxes[a.past].text) for a in shown(picture).loops]
     assert ends == [(state, state) for state in states]
     delays = [shape for shape in picture.layout.shapes if shape.kind == "delay"]
     assert len(delays) == len(states)
@@ -136,7 +142,7 @@ def test_the_zoo_is_laid_out_quickly():
         picture = rf.draw(name)
         assert picture.layout.shapes
         assert time.process_time() - began < 1.0, name
-        assert len(picture.diagram.boxes) <= MOST_BOXES
+        assert len(shown(picture).boxes) <= MOST_BOXES
 
 
 def sources(box: Box) -> list[int]:
@@ -144,7 +150,7 @@ def sources(box: Box) -> list[int]:
 
 
 def test_jordans_loop_goes_from_the_output_back():
-    diagram = rf.draw("jordan").diagram
+    diagram = shown(rf.draw("jordan"))
     (loop,) = diagram.loops
     assert loop.state == diagram.output
     hidden = next(i for i, box in enumerate(diagram.boxes) if box.text == "tanh")
@@ -154,7 +160,7 @@ def test_jordans_loop_goes_from_the_output_back():
 
 
 def test_an_lstm_has_four_gates_three_products_and_one_sum():
-    diagram = rf.draw("lstm").diagram
+    diagram = shown(rf.draw("lstm"))
     kinds = Counter((box.kind, box.text) for box in diagram.boxes)
     assert kinds["gate", "σ"] == 3 and kinds["gate", "tanh"] == 1
     assert kinds["op", "⊙"] == 3 and kinds["op", "+"] == 1 and kinds["function", "tanh"] == 1
@@ -163,7 +169,7 @@ def test_an_lstm_has_four_gates_three_products_and_one_sum():
 
 def test_an_lstms_cell_state_runs_straight_along_the_top():
     picture = rf.draw("lstm")
-    loop = picture.diagram.loops[1]
+    loop = shown(picture).loops[1]
     middles = {
         round(shape.body.y + shape.body.h / 2, 1)
         for shape in picture.layout.shapes
@@ -176,7 +182,7 @@ def test_an_lstms_cell_state_runs_straight_along_the_top():
 
 
 def test_a_layers_sizes_are_numbers():
-    diagram = rf.draw(rf.Recurrent("elman", 8, 64)).diagram
+    diagram = shown(rf.draw(rf.Recurrent("elman", 8, 64)))
     marks = {label.text: label.size for label in labels(diagram)}
     assert marks["W_x"] == "64×8" and marks["W_h"] == "64×64" and marks["b"] == "64"
     assert diagram.title == "elman"
@@ -212,23 +218,23 @@ def all_sorts(
 def test_a_long_equation_is_drawn_as_fewer_boxes_and_says_so():
     picture = rf.draw(long)
     check_geometry(picture)
-    assert len(picture.diagram.boxes) < MOST_BOXES
+    assert len(shown(picture).boxes) < MOST_BOXES
     assert re.search(r"\d+ boxes are too many for a picture", picture.svg)
-    assert any("operations" in box.text for box in picture.diagram.boxes)
-    assert "W" in {label.text for label in labels(picture.diagram)}
+    assert any("operations" in box.text for box in shown(picture).boxes)
+    assert "W" in {label.text for label in labels(shown(picture))}
 
 
 def test_a_series_is_one_box():
-    texts = [box.text for box in rf.draw("shunting").diagram.boxes]
+    texts = [box.text for box in shown(rf.draw("shunting")).boxes]
     assert "polynomial of degree 14" in texts
 
 
 def test_every_kind_of_box():
     picture = rf.draw(all_sorts)
     check_geometry(picture)
-    texts = {box.text for box in picture.diagram.boxes}
+    texts = {box.text for box in shown(picture).boxes}
     assert {"softmax", "layer norm", "choose", "a < b", "( · )^3", "clip −1…1"} <= texts
-    assert {box.kind for box in picture.diagram.boxes} >= {"bar", "op", "output", "gate"}
+    assert {box.kind for box in shown(picture).boxes} >= {"bar", "op", "output", "gate"}
 
 
 # Drawing --------------------------------------------------------------------------------------------------------------

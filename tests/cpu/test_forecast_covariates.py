@@ -28,6 +28,7 @@ from refold.forecast import (
     with_future_frame,
 )
 from refold.forecast.beside import beside, standard
+from refold.forecast.conditioned import Conditioned
 
 QUICK = Settings(members=1, steps=5, rate=1e-3, origins=20)
 LEARNS = Settings(members=1, steps=120, origins=40)
@@ -194,6 +195,7 @@ def test_a_level_that_is_not_trained_on_is_zeros():
     fitted = fit_panel(panel, 7, QUICK)
     covariates = fitted.networks[0].covariates
     assert covariates is not None
+    assert isinstance(covariates, Conditioned)
     weight = dict(covariates.named_parameters())["vectors.0.weight"]
     assert not weight[:2].any() and weight[2:].any(dim=1).all()
 

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -23,10 +24,19 @@ from refold.forecast import (
 )
 from refold.forecast.forecaster import pasts_at_end
 from refold.forecast.lookback import Lookback, over_segments, over_steps
+from refold.forecast.model import OriginNetwork
 from refold.forecast.segments import SegmentNetwork
 from refold.forecast.sequences import scaled
 from refold.forecast.steps import StepNetwork
-from refold.forecast.windows import Learner, ahead, draws, first_origins, forecast, windows_of
+from refold.forecast.windows import (
+    Learner,
+    Windows,
+    ahead,
+    draws,
+    first_origins,
+    forecast,
+    windows_of,
+)
 
 QUICK = Settings(over="segments", members=1, steps=20, hidden=16, batch=8)
 COURSE = Lookback(
@@ -131,7 +141,7 @@ def test_from_many_origins_as_from_each_end():
     fitted = fit_panel(panel, 4, quick)
     origins = torch.tensor([40, 55, 59])
     parts = [
-        ahead(network, windows_of(panel, fitted.data, course), origins)
+        ahead(cast(Any, network), windows_of(panel, fitted.data, cast(Lookback, course)), origins)
         for network, course in zip(fitted.networks, fitted.courses, strict=True)
     ]
     many = torch.stack(parts).mean(dim=0)
@@ -149,6 +159,7 @@ def test_what_is_seen_from_the_end_is_the_end():
     settings = Settings(over="segments")
     (end,) = pasts_at_end(panel, data, settings, [COURSE], [1.0])
     whole = windows_of(panel, data, COURSE)
+    assert isinstance(end, Windows)
     torch.testing.assert_close(end.z, whole.z[:, -8:])
 
 
@@ -307,7 +318,8 @@ def test_more_series_than_have_vectors():
     frame = waves(lengths=[20 + i % 9 for i in range(70)], ids=names)
     model = Forecaster(horizon=3, settings=QUICK).fit(frame)
     assert model.predict()["y_hat"].is_finite().all()
-    assert model.fitted.networks[0].series.numel() == 0
+    assert model.fitted is not None
+    assert cast(SegmentNetwork, model.fitted.networks[0]).series.numel() == 0
 
 
 # Layers.
@@ -316,7 +328,8 @@ def test_more_series_than_have_vectors():
 def test_layers_of_a_recurrence_over_origins():
     settings = Settings(layers=2, dilations=(1, 3), members=1, steps=3, origins=20)
     model = Forecaster(horizon=4, settings=settings).fit(waves())
-    layer = model.fitted.networks[0].recurrence
+    assert model.fitted is not None
+    layer = cast(OriginNetwork, model.fitted.networks[0]).recurrence
     assert layer.num_layers == 2 and layer.stack == rf.Stack("residual", (1, 3))
     assert model.predict()["y_hat"].is_finite().all()
 
