@@ -153,7 +153,7 @@ def test_a_forecast_of_zero_and_an_error_without_end():
     (band,) = of_scores([[1.0]] * 30, transform="log").bands(panel, [np.zeros(1)], [80])
     assert (band.low[0], band.high[0]) == (0.0, 0.0)
     (band,) = of_scores([[1e9]] * 30, transform="log").bands(panel, [np.ones(1)], [80])
-    assert (band.low[0], band.high[0]) == (0.0, np.inf)
+    assert band.low[0] == 0.0 and 1e300 < band.high[0] < np.inf  # a number, whatever the error
 
 
 # Calibration
