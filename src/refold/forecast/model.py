@@ -34,10 +34,6 @@ from .heads import head_of, lifted
 from .recurrence import recurrence, stacked
 from .settings import Settings
 
-# A forecast further from the level than this many expected errors, or a factor of e^5, is none: cut
-# off before an exponential makes it rule the gradient.
-_FURTHEST = 5.0
-
 
 class OriginNetwork(nn.Module):
     """All steps ahead from every origin, of one panel of series.
