@@ -8,7 +8,7 @@ import inspect
 import linecache
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -78,7 +78,7 @@ def place_of_return(function: Callable[..., object], cell: str) -> Place:
     if tree is None:
         lines = {
             i.positions.lineno
-            for i in dis.get_instructions(code)
+            for i in _instructions(code)
             if "RETURN" in i.opname and i.positions
         }
         line = lines.pop() if len(lines) == 1 else None
@@ -126,7 +126,7 @@ def rebound(function: Callable[..., object], names: set[str]) -> tuple[str, Plac
     hidden: dict[
         str, dis.Positions | None
     ] = {}  # from 3.12 a comprehension's own variables live in the function
-    for instruction in dis.get_instructions(code):
+    for instruction in _instructions(code):
         if instruction.opname == "LOAD_FAST_AND_CLEAR":
             hidden[instruction.argval] = instruction.positions
         if not instruction.opname.startswith(("STORE_FAST", "STORE_DEREF")):
@@ -192,6 +192,7 @@ def _def_line(function: Callable[..., object]) -> int:
     return definition.lineno + first_line - 1
 
 
+@lru_cache(maxsize=8)  # asked once for each parameter of a function, one function after another
 def _tree(function: Callable[..., object]) -> tuple[ast.FunctionDef, int, int] | None:
     """The parsed definition, its first line in the file, its indentation; None without source."""
     try:
@@ -209,6 +210,11 @@ def _tree(function: Callable[..., object]) -> tuple[ast.FunctionDef, int, int] |
     return definition, first_line, indent
 
 
+@lru_cache(maxsize=8)  # read for names, spans and what is bound anew, one function after another
+def _instructions(code: CodeType) -> tuple[dis.Instruction, ...]:
+    return tuple(dis.get_instructions(code))
+
+
 Span = tuple[int | None, int | None, int | None, int | None]
 
 
@@ -217,7 +223,7 @@ def _spans(code: CodeType) -> list[Span]:
     """The span of source of each code unit. Of a test or a loop, where Python has the whole statement, its operand."""
     spans = list(code.co_positions())
     operand = None
-    for instruction in dis.get_instructions(code):
+    for instruction in _instructions(code):
         index = instruction.offset // 2
         name = instruction.opname
         if name in ("TO_BOOL", "COPY", "GET_ITER") or ("JUMP" in name and "IF" in name):
@@ -231,7 +237,7 @@ def _spans(code: CodeType) -> list[Span]:
 def _bindings(code: CodeType) -> dict[int, tuple[str, ...]]:
     """For each instruction offset (caches included), the names that its result is stored to right away."""
     names: dict[int, tuple[str, ...]] = {}
-    instructions = list(dis.get_instructions(code))
+    instructions = _instructions(code)
     for here, following in pairwise(instructions):
         bound = _bound(instructions, following)
         if bound:
@@ -239,7 +245,7 @@ def _bindings(code: CodeType) -> dict[int, tuple[str, ...]]:
     return names
 
 
-def _bound(instructions: list[dis.Instruction], store: dis.Instruction) -> tuple[str, ...]:
+def _bound(instructions: Sequence[dis.Instruction], store: dis.Instruction) -> tuple[str, ...]:
     if store.opname == "UNPACK_SEQUENCE":
         names: list[str] = []
         for later in instructions[instructions.index(store) + 1 :]:
