@@ -496,7 +496,8 @@ def _write(made: Draw, path: Path, rows: list[Row]) -> None:
         try:
             columns = {name: [row.get(name) for row in rows] for name in made.names}
             pl.DataFrame(columns, strict=True).write_parquet(path)
-        except (TypeError, pl.exceptions.PolarsError):  # no column holds text beside numbers
+        except (TypeError, ValueError, pl.exceptions.PolarsError):
+            # No column holds text beside numbers, or an hour that a clock leaves out.
             columns = {name: [str(row.get(name)) for row in rows] for name in made.names}
             pl.DataFrame(columns).write_parquet(path)
         content = path.read_bytes()

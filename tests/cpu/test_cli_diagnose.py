@@ -72,6 +72,18 @@ def test_newer_rows_move_it_on(refold, model):
     assert after["memory"]["median"] != before["memory"]["median"]
 
 
+def test_the_networks_of_a_model_are_drawn(refold, model, tmp_path):
+    code, out, err = refold("draw", "model", "--theme", "light")
+    assert (code, out) == (0, "model.svg\n"), err
+    assert "32×32" in (tmp_path / "model.svg").read_text()
+    code, _, err = refold("draw", "model", "--gradient", "--unroll", "4", "--out", "flow.svg")
+    assert code == 0, err
+    flow = (tmp_path / "flow.svg").read_text()
+    assert "Trained weights" in flow and "last 4 steps" in flow and "h(4)" in flow
+    code, _, err = refold("draw", "model", "--layers", "2")
+    assert code == 2 and "a folder says itself" in err
+
+
 @pytest.fixture
 def columns(tmp_path):
     torch.manual_seed(0)

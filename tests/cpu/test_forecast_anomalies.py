@@ -153,6 +153,15 @@ def test_frame_and_csv():
     assert anomalies_csv(found).splitlines()[1].startswith("s0,2024-03-11,")
 
 
+def test_without_a_level_the_highest_is_taken_that_there_are_errors_for():
+    panel = from_frame(table())
+    for last, level in ((30, 98), (20, 97)):  # 2 series: 60 and 40 errors
+        found = find_anomalies(panel, 4, QUICK, last=last)
+        assert found.band.level == level
+        with pytest.raises(DataError, match=f"at most {level}"):
+            find_anomalies(panel, 4, QUICK, level=level + 1, last=last)
+
+
 def test_the_verb_gives_the_kind_of_frame_that_it_got():
     frame = table()
     model = Forecaster(horizon=4, settings=QUICK)

@@ -25,9 +25,11 @@ def anomalies(
     ] = None,
     ahead: Annotated[int, typer.Option(help="From how many steps before each is forecast.")] = 1,
     level: Annotated[
-        str,
-        typer.Option(help="An anomaly lies outside of the interval that holds so many percent."),
-    ] = "99",
+        str | None,
+        typer.Option(
+            help="An anomaly lies outside of the interval of so many percent. Else 99, or what can be told."
+        ),
+    ] = None,
     example_name: given.Example = None,
     target: given.Target = None,
     time: given.Time = None,
@@ -77,7 +79,7 @@ def anomalies(
         beside=beside,
     )
     said = given.read(words, "anomalies", holdout=0)
-    percent = one_level(said.levels)
+    percent = None if level is None else one_level(said.levels)
     folder.check(out, _FILES if plot else [n for n in _FILES if n != "anomalies.png"], said.source)
 
     console = Console()

@@ -7,19 +7,19 @@ import shlex
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from refold.errors import DataError
 
 from . import folder, given, weights
+from .kept import kept
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from refold.dynamics.findings import Findings
-    from refold.forecast.forecaster import Fitted
 
 _WHERE = "refold diagnose"
 _FILES = ("diagnosis.html", "diagnosis.json")
@@ -105,24 +105,10 @@ def _subject(model: Path, data: Path | None, network: int, cell: str | None) -> 
 
 
 def _of_folder(model: Path, data: Path | None, network: int) -> _Subject:
-    from refold.forecast import appended, on_panel, read_folder
-
-    from .predict import newer_rows
-
-    saved = read_folder(model)
-    fitted, count = saved.fitted, len(saved.fitted.networks)
-    if not 1 <= network <= count:
-        fact = f"the model has {count} network(s), and network {network} is asked for"
-        raise DataError(fact, f"give --network from 1 to {count}", _WHERE)
-    if data is not None:
-        newer = newer_rows(saved, data, None, None, None)
-        fitted = on_panel(fitted, appended(fitted.panel, newer, saved.horizon))
-    x = _read(fitted, network - 1)
-    told = f"Network {network} of {count}, cell {fitted.settings.cell_name}, driven by "
-    told += f"{x.shape[1]} series of {len(x)} steps."
-    name = f"Diagnosis of {model.name}"
-    recurrence = cast(Any, fitted.networks[network - 1]).recurrence
-    return _Subject(recurrence, x, name, told)
+    found = kept(model, data, network, _WHERE)
+    told = f"Network {network} of {found.count}, cell {found.cell}, driven by "
+    told += f"{found.x.shape[1]} series of {len(found.x)} steps."
+    return _Subject(found.recurrence, found.x, f"Diagnosis of {model.name}", told)
 
 
 def _columns(data: Path) -> Tensor:
@@ -164,14 +150,3 @@ def _page(found: Findings, subject: _Subject, command: str, plot: bool) -> str:
         command=command,
         figures=dynamics_figures(found) if plot else {},
     )
-
-
-def _read(fitted: Fitted, number: int) -> Tensor:
-    """What the recurrence of a network reads for the forecast of each series, (T, N, m)."""
-    import torch
-
-    from refold.forecast.ways import way_of
-
-    way = way_of(fitted.settings)
-    with torch.no_grad():
-        return way.reads(fitted.networks[number], fitted.pasts[number], fitted.courses[number])

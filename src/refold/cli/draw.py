@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -12,8 +13,10 @@ from refold import cells
 from refold.errors import DataError
 from refold.ir.trace import Cell
 
+from .kept import kept
+
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from refold.report.diagram import Picture, Theme
 
@@ -22,7 +25,10 @@ _STEPS = 5  # and their steps, unless --unroll says it
 
 
 def draw(
-    cell: Annotated[str, typer.Argument(help="A zoo cell, or file.py:function.")],
+    cell: Annotated[
+        str,
+        typer.Argument(help="A zoo cell, file.py:function, or a folder that `refold fit` wrote."),
+    ],
     out: Annotated[
         Path | None, typer.Option(help="The file: .svg, or .png with matplotlib. Else NAME.svg.")
     ] = None,
@@ -48,7 +54,10 @@ def draw(
         bool, typer.Option(help="Feed targets in place of the network's own outputs.")
     ] = False,
     gradient: Annotated[
-        bool, typer.Option(help="Measure how gradients flow back, of fresh weights on noise.")
+        bool,
+        typer.Option(
+            help="Measure how gradients flow back: of a folder on its series, else of fresh weights on noise."
+        ),
     ] = False,
     input_size: Annotated[int | None, typer.Option(help="Features of x; else 8.")] = None,
     hidden_size: Annotated[int | None, typer.Option(help="Units of a layer; else 16.")] = None,
@@ -57,17 +66,22 @@ def draw(
     """Draw a cell or a network: folded, with the delay of each state, or unfolded over steps."""
     from refold.report.diagram import draw as drawn  # loads torch: not for the other verbs
 
-    found = cells.find(cell)
-    steps = _steps(unroll)
+    steps, look = _steps(unroll), cast("Theme", theme)
     spread = _whole_numbers("--dilations", dilations, "1,2,4")
     asked = _Asked(network, layers, bidirectional, spread, stack, input_size, hidden_size)
-    # Without any of these a cell is drawn by itself, its sizes as letters.
-    built: Any = found if asked == _Asked() and not gradient else _built(found, asked, seed)
-    look = cast("Theme", theme)
-    picture = drawn(built, unroll=steps, teach=teach, theme=look)
-    if gradient:
-        picture = _flowing(built, steps, look)
-    typer.echo(str(picture.save(out or Path(f"{found.name}.svg"))))
+    drawing = _drawing(cell, asked, gradient, seed)
+    plain = partial(drawn, drawing.of, unroll=steps, teach=teach, theme=look)
+    picture = _flowing(drawing, steps, look) if gradient else plain()
+    typer.echo(str(picture.save(out or Path(f"{drawing.name}.svg"))))
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawing:
+    """What is drawn. x (T, N, m): what drives a network that was trained."""
+
+    of: Any
+    name: str
+    x: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +95,19 @@ class _Asked:
     stack: str = "plain"
     reads: int | None = None
     units: int | None = None
+
+
+def _drawing(cell: str, asked: _Asked, gradient: bool, seed: int) -> _Drawing:
+    if not Path(cell).is_dir():
+        found = cells.find(cell)
+        # Without any of these a cell is drawn by itself, its sizes as letters.
+        alone = asked == _Asked() and not gradient
+        return _Drawing(found if alone else _built(found, asked, seed), found.name)
+    if asked != _Asked():
+        fact = "a folder says itself how its networks are built"
+        raise DataError(fact, "leave the options of sizes and shapes out", "refold draw")
+    model = kept(Path(cell), None, 1, "refold draw")
+    return _Drawing(model.recurrence, Path(cell).resolve().name, model.x)
 
 
 def _whole_numbers(option: str, text: str | None, example: str) -> tuple[int, ...]:
@@ -132,25 +159,37 @@ def _built(cell: Cell, asked: _Asked, seed: int) -> nn.Module:
     return Network(layer, head, cast("Any", asked.shape), decoder=decoder)
 
 
-def _flowing(network: nn.Module, unroll: int | tuple[int, int] | None, theme: Theme) -> Picture:
-    """The unfolded network with its gradients for normal noise, and a note that says so."""
+def _flowing(drawing: _Drawing, unroll: int | tuple[int, int] | None, theme: Theme) -> Picture:
+    """The unfolded network with its gradients for noisy targets, and a note that says so."""
     import torch
 
-    from refold.nn.layer import Recurrent
-    from refold.nn.wiring import FED_BACK, ONE_INPUT, Network
+    from refold.nn.wiring import FED_BACK, Network
     from refold.report.diagram import draw as drawn
 
-    layer = network.layer if isinstance(network, Network) else network
-    assert isinstance(layer, Recurrent)
+    network = drawing.of
     shape = network.shape if isinstance(network, Network) else "many-to-many"
     found = (_STEPS if shape != "one-to-one" else 1) if unroll is None else unroll
     steps, written = found if isinstance(found, tuple) else (found, found)
-    x = torch.randn(1 if shape in ONE_INPUT else steps, _ROWS, layer.input_features)
+    x, told = _driven(drawing, shape, steps)
     with torch.no_grad():
         y = network(x, steps=written) if shape in FED_BACK else network(x)
     like = y[0] if isinstance(y, tuple) else y  # a layer also returns its states
     batch = (x, torch.randn_like(like))
-    picture = drawn(cast("Any", network), gradient=True, batch=batch, theme=theme)
-    told = f"Fresh weights; x and d are normal noise, {_ROWS} sequences."
+    picture = drawn(network, gradient=True, batch=batch, theme=theme)
     diagram = replace(picture.diagram, notes=(*picture.diagram.notes, told))
     return replace(picture, diagram=diagram)
+
+
+def _driven(drawing: _Drawing, shape: str, steps: int) -> tuple[Tensor, str]:
+    """What a network reads (T, B, m), and what to say of it."""
+    import torch
+
+    from refold.nn.wiring import ONE_INPUT, Network
+
+    if drawing.x is not None:
+        x = drawing.x[-steps:, :_ROWS]
+        told = f"Trained weights; x is what it reads at the last {len(x)} steps"
+        return x, f"{told} of {x.shape[1]} series, d is normal noise."
+    layer = drawing.of.layer if isinstance(drawing.of, Network) else drawing.of
+    x = torch.randn(1 if shape in ONE_INPUT else steps, _ROWS, layer.input_features)
+    return x, f"Fresh weights; x and d are normal noise, {_ROWS} sequences."

@@ -28,7 +28,7 @@ from refold.errors import DataError
 
 from .distribution import refuse_uncounted
 from .forecaster import MARGIN, Fitted, Progress, check_length, fit_panel
-from .intervals import Band, Calibration, check_levels, scores_of, unit_of
+from .intervals import Band, Calibration, check_levels, highest_level, scores_of, unit_of
 from .panel import Panel, Series
 from .rolled import rolled
 from .settings import Settings
@@ -36,6 +36,8 @@ from .settings import Settings
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
+# Percent, where none is given: one value in a hundred that is none is named. Of short series less is told.
+_LEVEL = 99
 # More than these in a row are no outliers: the series has changed, and forecasts have to follow it.
 _IN_A_ROW = 3
 
@@ -96,13 +98,15 @@ def find_anomalies(
     horizon: int,
     settings: Settings,
     *,
-    level: float = 99,
+    level: float | None = None,
     last: int | None = None,
     ahead: int = 1,
     progress: Progress | None = None,
 ) -> Anomalies:
     """Judge the `last` values of every series (a third of the shortest, if None), each as forecast
     `ahead` steps before. As many values before them give the errors that intervals are made of.
+
+    level: percent; None takes 99, or the highest that there are errors enough for.
 
     Networks are trained twice: without both parts, and without the judged one. Of a forecast with a
     distribution, its centre is what is expected.
@@ -115,9 +119,10 @@ def find_anomalies(
         >>> found.count, found.flags[0]
     """
     began = time.perf_counter()
-    level = one_level(level)
+    given = None if level is None else one_level(level)
     refuse_uncounted(panel, settings.head)
-    last = _checked(panel, horizon, last, ahead, level)
+    last = _checked(panel, horizon, last, ahead)
+    level = _measurable(panel, last, given)
     transform = choose_transform([s.values for s in panel.series])
     known, judged = panel.split(last)
     learned, measured = known.split(last)
@@ -160,7 +165,17 @@ def _stage(progress: Progress | None, stage: int) -> Progress | None:
     return lambda done, total: progress(stage * total + done, 2 * total)
 
 
-def _checked(panel: Panel, horizon: int, last: object, ahead: object, level: float) -> int:
+def _measurable(panel: Panel, last: int, level: float | None) -> float:
+    """A level that there will be errors enough for. Errors  DataError for one that is too high."""
+    _, rest = panel.split(2 * last)
+    errors = sum(len(s[:last].known) for s in rest.series)
+    if level is None:
+        level = min(_LEVEL, max(1, highest_level(errors, "both")))
+    Calibration(np.zeros((errors, 1)), "none", "both", 0, 0).reach(level)
+    return level
+
+
+def _checked(panel: Panel, horizon: int, last: object, ahead: object) -> int:
     """How many values of each series are judged. Errors  DataError, see `find_anomalies`."""
     where, shortest = "anomalies", min(panel.series, key=len)
     last = len(shortest) // 3 if last is None else last
@@ -179,10 +194,8 @@ def _checked(panel: Panel, horizon: int, last: object, ahead: object, level: flo
         raise DataError(
             fact, remedy + ", or leave the short series out" * (len(panel.series) > 1), where
         )
-    learned, rest = panel.split(2 * int(last))
+    learned, _ = panel.split(2 * int(last))
     check_length(learned, horizon)
-    errors = sum(len(s[: int(last)].known) for s in rest.series)
-    Calibration(np.zeros((errors, 1)), "none", "both", 0, 0).reach(level)
     return int(last)
 
 

@@ -251,7 +251,7 @@ class Forecaster:
         self,
         frame: Any = None,
         *,
-        level: float = 99,
+        level: float | None = None,
         last: int | None = None,
         ahead: int = 1,
     ) -> Any:

@@ -154,16 +154,20 @@ class Calibration:
         return replace(self, scores=scores, origins=self.origins + 1)
 
 
+def highest_level(n: int, sides: Sides) -> int:
+    """The highest whole level, in percent, that n errors have an interval for; 0 and below for none."""
+    share = n / (n + 1)
+    return math.floor(100 * (share if sides == "both" else 2 * share - 1))
+
+
 def _rank(n: int, share: float) -> int:
     """Which of n errors, in order of size, bounds the next one with this probability."""
     return math.ceil((n + 1) * share - 1e-9)
 
 
 def _too_few(n: int, share: float, level: float, sides: Sides) -> DataError:
-    need = math.ceil(share / (1 - share) - 1e-9)
+    need, most = math.ceil(share / (1 - share) - 1e-9), highest_level(n, sides)
     fact = f"an interval of {level:g} % needs {need} errors of the forecaster, and there are {n}"
-    share = n / (n + 1)
-    most = math.floor(100 * (share if sides == "both" else 2 * share - 1))
     remedy = f"ask for a level of at most {most}, or give longer series"
     return DataError(fact, remedy if most >= 1 else "give longer series", "level")
 

@@ -77,9 +77,7 @@ def place_of_return(function: Callable[..., object], cell: str) -> Place:
     code, tree = _code(function), _tree(function)
     if tree is None:
         lines = {
-            i.positions.lineno
-            for i in _instructions(code)
-            if "RETURN" in i.opname and i.positions
+            i.positions.lineno for i in _instructions(code) if "RETURN" in i.opname and i.positions
         }
         line = lines.pop() if len(lines) == 1 else None
         return place_of(function, cell) if line is None else Place(cell, code.co_filename, line)
