@@ -64,7 +64,7 @@ def test_anomalies_without_a_plot_and_with_a_few_values(refold, quick, shop, tmp
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (("-H", 3), "99 % needs 99 errors of the forecaster, and there are 20"),
+        (("-H", 3, "--level", 99), "99 % needs 99 errors of the forecaster, and there are 20"),
         (("-H", 3, "--level", "80,90"), "2 levels are given"),
         (("-H", 3, "--level", 90, "--last", 40), "to judge the last 40 takes 86"),
         (("-H", 3, "--level", 90, "--ahead", 4), "ahead is 4"),

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 _FILES = ("anomalies.csv", "anomalies.png", "report.html")
 
 
+@given.with_words
 def anomalies(
-    file: given.File = None,
-    horizon: given.Horizon = None,
+    words: given.Words,
     last: Annotated[
         int | None, typer.Option(help="Values of each series to judge. Else a third of them.")
     ] = None,
@@ -30,23 +30,6 @@ def anomalies(
             help="An anomaly lies outside of the interval of so many percent. Else 99, or what can be told."
         ),
     ] = None,
-    example_name: given.Example = None,
-    target: given.Target = None,
-    time: given.Time = None,
-    id: given.Id = None,
-    freq: given.Freq = None,
-    season: given.Season = None,
-    cell: given.CellName = None,
-    tuned: given.SettingsFile = None,
-    over: given.Over = None,
-    head: given.Head = None,
-    seed: given.Seed = 0,
-    static: given.Static = None,
-    known: given.Known = None,
-    historical: given.Historical = None,
-    categorical: given.Categorical = None,
-    resample: given.ResampleTo = None,
-    aggregate: given.Aggregate = None,
     out: given.Out = Path("refold-anomalies"),
     plot: given.Plot = True,
 ) -> None:
@@ -60,25 +43,7 @@ def anomalies(
 
     if plot:
         report.require_plots()
-    beside = given.Beside(static, known, historical, categorical, resample, aggregate)
-    words = given.Words(
-        file=file,
-        horizon=horizon,
-        example=example_name,
-        target=target,
-        time=time,
-        id=id,
-        freq=freq,
-        season=season,
-        level=level,
-        cell=cell,
-        settings=tuned,
-        over=over,
-        head=head,
-        seed=seed,
-        beside=beside,
-    )
-    said = given.read(words, "anomalies", holdout=0)
+    said = given.read(words, "anomalies", holdout=0, level=level)
     percent = None if level is None else one_level(said.levels)
     folder.check(out, _FILES if plot else [n for n in _FILES if n != "anomalies.png"], said.source)
 

@@ -17,32 +17,15 @@ if TYPE_CHECKING:
 _FILES = ("backtest.csv", "backtest.png", "report.html")
 
 
+@given.with_words
 def backtest(
-    file: given.File = None,
-    horizon: given.Horizon = None,
+    words: given.Words,
     windows: Annotated[int, typer.Option(help="From how many origins.")] = 5,
     step: Annotated[
         int | None, typer.Option(help="Steps between origins. Else the horizon.")
     ] = None,
     refit: Annotated[bool, typer.Option(help="Train anew for each origin.")] = False,
-    example_name: given.Example = None,
-    target: given.Target = None,
-    time: given.Time = None,
-    id: given.Id = None,
-    freq: given.Freq = None,
-    season: given.Season = None,
     level: given.Level = None,
-    cell: given.CellName = None,
-    tuned: given.SettingsFile = None,
-    over: given.Over = None,
-    head: given.Head = None,
-    seed: given.Seed = 0,
-    static: given.Static = None,
-    known: given.Known = None,
-    historical: given.Historical = None,
-    categorical: given.Categorical = None,
-    resample: given.ResampleTo = None,
-    aggregate: given.Aggregate = None,
     ray: given.Ray = False,
     workers: given.Workers = None,
     out: given.Out = Path("refold-backtest"),
@@ -57,27 +40,9 @@ def backtest(
 
     if plot:
         report.require_plots()
-    beside = given.Beside(static, known, historical, categorical, resample, aggregate)
-    words = given.Words(
-        file=file,
-        horizon=horizon,
-        example=example_name,
-        target=target,
-        time=time,
-        id=id,
-        freq=freq,
-        season=season,
-        level=level,
-        cell=cell,
-        settings=tuned,
-        over=over,
-        head=head,
-        seed=seed,
-        beside=beside,
-    )
     # What is measured takes no part in the search for seasons.
-    back = max(0, windows - 1) * max(1, step or horizon or 1) + (horizon or 1)
-    said = given.read(words, "backtest", holdout=back)
+    back = max(0, windows - 1) * max(1, step or words.horizon or 1) + (words.horizon or 1)
+    said = given.read(words, "backtest", holdout=back, level=level)
     check_windows(said.panel, said.horizon, windows, said.horizon if step is None else step)
     folder.check(out, _FILES if plot else [n for n in _FILES if n != "backtest.png"], said.source)
 

@@ -11,29 +11,12 @@ from rich.console import Console
 from . import folder, given, telling
 
 
+@given.with_words
 def fit(
-    file: given.File = None,
-    horizon: given.Horizon = None,
-    example_name: given.Example = None,
-    target: given.Target = None,
-    time: given.Time = None,
-    id: given.Id = None,
-    freq: given.Freq = None,
-    season: given.Season = None,
+    words: given.Words,
     intervals: Annotated[
         bool, typer.Option(help="Measure errors too, so that predict --level has what it needs.")
     ] = True,
-    cell: given.CellName = None,
-    tuned: given.SettingsFile = None,
-    over: given.Over = None,
-    head: given.Head = None,
-    seed: given.Seed = 0,
-    static: given.Static = None,
-    known: given.Known = None,
-    historical: given.Historical = None,
-    categorical: given.Categorical = None,
-    resample: given.ResampleTo = None,
-    aggregate: given.Aggregate = None,
     out: given.Out = Path("refold-model"),
 ) -> None:
     """Train on every series of a FILE, and keep the model in a folder for `refold predict`.
@@ -46,23 +29,6 @@ def fit(
     from refold.forecast.processes import is_first, started
     from refold.forecast.saved import ABOUT, FILE
 
-    beside = given.Beside(static, known, historical, categorical, resample, aggregate)
-    words = given.Words(
-        file=file,
-        horizon=horizon,
-        example=example_name,
-        target=target,
-        time=time,
-        id=id,
-        freq=freq,
-        season=season,
-        cell=cell,
-        settings=tuned,
-        over=over,
-        head=head,
-        seed=seed,
-        beside=beside,
-    )
     said = given.read(words, "fit", holdout=0)
     check_length(said.panel, said.horizon)
     folder.check(out, (FILE, ABOUT), said.source)

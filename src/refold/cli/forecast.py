@@ -16,27 +16,10 @@ if TYPE_CHECKING:
 _FILES = ("forecast.csv", "forecast.png", "report.html")
 
 
+@given.with_words
 def forecast(
-    file: given.File = None,
-    horizon: given.Horizon = None,
-    example_name: given.Example = None,
-    target: given.Target = None,
-    time: given.Time = None,
-    id: given.Id = None,
-    freq: given.Freq = None,
-    season: given.Season = None,
+    words: given.Words,
     level: given.Level = None,
-    cell: given.CellName = None,
-    tuned: given.SettingsFile = None,
-    over: given.Over = None,
-    head: given.Head = None,
-    seed: given.Seed = 0,
-    static: given.Static = None,
-    known: given.Known = None,
-    historical: given.Historical = None,
-    categorical: given.Categorical = None,
-    resample: given.ResampleTo = None,
-    aggregate: given.Aggregate = None,
     future: given.Future = None,
     out: given.Out = Path("refold-forecast"),
     plot: given.Plot = True,
@@ -60,25 +43,7 @@ def forecast(
 
     if plot:
         report.require_plots()
-    beside = given.Beside(static, known, historical, categorical, resample, aggregate, future)
-    words = given.Words(
-        file=file,
-        horizon=horizon,
-        example=example_name,
-        target=target,
-        time=time,
-        id=id,
-        freq=freq,
-        season=season,
-        level=level,
-        cell=cell,
-        settings=tuned,
-        over=over,
-        head=head,
-        seed=seed,
-        beside=beside,
-    )
-    said = given.read(words, "forecast")
+    said = given.read(words, "forecast", level=level, future=future)
     panel, steps, levels, settings = said.panel, said.horizon, said.levels, said.settings
     check_length(panel, steps, held_out=steps)
     check_future(panel, steps)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args, get_type_hints
 
 import typer
 
@@ -22,58 +24,99 @@ if TYPE_CHECKING:
 
 _NAMES = " or ".join(EXAMPLES)
 
+_TABLE, _MODEL = "What the table holds", "The model"
+
 File = Annotated[Path | None, typer.Argument(help="CSV or Parquet, one row per series and time.")]
 Horizon = Annotated[int | None, typer.Option("--horizon", "-H", help="How many steps ahead.")]
-Example = Annotated[str | None, typer.Option("--example", help=f"A bundled series: {_NAMES}.")]
-Target = Annotated[
-    str | None, typer.Option(help="Column to forecast; a,b,c or all where each is a series.")
-]
-Time = Annotated[str | None, typer.Option(help="Column of dates, or of whole steps.")]
-Id = Annotated[str | None, typer.Option(help="Column that names the series.")]
-Freq = Annotated[
-    str | None, typer.Option(help="Spacing: MS, ME, W, D, B, h, 30min ... Else from the dates.")
-]
-Season = Annotated[str | None, typer.Option(help="Seasons in steps, as 48 or 48,336; 1 for none.")]
+Example = Annotated[str | None, typer.Option(help=f"A bundled series in place of FILE: {_NAMES}.")]
 Level = Annotated[
     str | None, typer.Option(help="Intervals that hold so many percent, as 95 or 80,95.")
 ]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        help="Column to forecast; a,b,c or all where each is a series.", rich_help_panel=_TABLE
+    ),
+]
+Time = Annotated[
+    str | None, typer.Option(help="Column of dates, or of whole steps.", rich_help_panel=_TABLE)
+]
+Id = Annotated[
+    str | None, typer.Option(help="Column that names the series.", rich_help_panel=_TABLE)
+]
+Freq = Annotated[
+    str | None,
+    typer.Option(
+        help="Spacing: MS, ME, W, D, B, h, 30min ... Else from the dates.", rich_help_panel=_TABLE
+    ),
+]
+Season = Annotated[
+    str | None,
+    typer.Option(help="Seasons in steps, as 48 or 48,336; 1 for none.", rich_help_panel=_TABLE),
+]
+Static = Annotated[
+    str | None,
+    typer.Option(
+        help="Columns that stay the same in a series, as country,size.", rich_help_panel=_TABLE
+    ),
+]
+Known = Annotated[
+    str | None,
+    typer.Option(
+        help="Columns known ahead, as promo,price; given behind the end too.",
+        rich_help_panel=_TABLE,
+    ),
+]
+Historical = Annotated[
+    str | None,
+    typer.Option(
+        help="Columns known up to the last value, as temperature.", rich_help_panel=_TABLE
+    ),
+]
+Categorical = Annotated[
+    str | None,
+    typer.Option(
+        help="Those of them whose numbers are names; text always is one.", rich_help_panel=_TABLE
+    ),
+]
+ResampleTo = Annotated[
+    str | None,
+    typer.Option(help="Bring irregular stamps to steps of D, h, W, MS ...", rich_help_panel=_TABLE),
+]
+Aggregate = Annotated[
+    str | None,
+    typer.Option(
+        help="What becomes of the values of a step: mean, sum or last.", rich_help_panel=_TABLE
+    ),
+]
+Future = Annotated[
+    Path | None,
+    typer.Option(
+        help="A table of what is known ahead, behind the end of FILE.", rich_help_panel=_TABLE
+    ),
+]
 CellName = Annotated[
-    str | None, typer.Option(help="Recurrent cell: a zoo name, or file.py:function.")
+    str | None,
+    typer.Option(help="Recurrent cell: a zoo name, or file.py:function.", rich_help_panel=_MODEL),
+]
+SettingsFile = Annotated[
+    Path | None, typer.Option(help="Settings that `refold tune` wrote.", rich_help_panel=_MODEL)
 ]
 Over = Annotated[
-    str | None, typer.Option(help="What the network recurs over: origins, segments or steps.")
+    str | None,
+    typer.Option(
+        help="What the network recurs over: origins, segments or steps.", rich_help_panel=_MODEL
+    ),
 ]
 Head = Annotated[
     str | None,
     typer.Option(
-        help="What is said of certainty: point, quantiles, normal, student, negative_binomial, poisson."
+        help="What is said of certainty: point, quantiles, normal, student, negative_binomial, poisson.",
+        rich_help_panel=_MODEL,
     ),
 ]
-Static = Annotated[
-    str | None, typer.Option(help="Columns that stay the same in a series, as country,size.")
-]
-Known = Annotated[
-    str | None, typer.Option(help="Columns known ahead, as promo,price; given behind the end too.")
-]
-Historical = Annotated[
-    str | None, typer.Option(help="Columns known up to the last value, as temperature.")
-]
-Categorical = Annotated[
-    str | None, typer.Option(help="Those of them whose numbers are names; text always is one.")
-]
-ResampleTo = Annotated[
-    str | None,
-    typer.Option("--resample", help="Bring irregular stamps to steps of D, h, W, MS ..."),
-]
-Aggregate = Annotated[
-    str | None, typer.Option(help="What becomes of the values of a step: mean, sum or last.")
-]
-Future = Annotated[
-    Path | None, typer.Option(help="A table of what is known ahead, behind the end of FILE.")
-]
-Seed = Annotated[int, typer.Option(help="Another seed, other starting weights.")]
-SettingsFile = Annotated[
-    Path | None, typer.Option("--settings", help="Settings that `refold tune` wrote.")
+Seed = Annotated[
+    int, typer.Option(help="Another seed, other starting weights.", rich_help_panel=_MODEL)
 ]
 Ray = Annotated[
     bool, typer.Option("--ray", help="Share the series among Ray's workers (needs ray).")
@@ -87,13 +130,12 @@ Plot = Annotated[bool, typer.Option(help="Draw figures (needs matplotlib).")]
 class Beside:
     """What is said of columns beside the target and of stamps, as it was written."""
 
-    static: str | None = None
-    known: str | None = None
-    historical: str | None = None
-    categorical: str | None = None
-    resample: str | None = None
-    aggregate: str | None = None
-    future: Path | None = None
+    static: Static = None
+    known: Known = None
+    historical: Historical = None
+    categorical: Categorical = None
+    resample: ResampleTo = None
+    aggregate: Aggregate = None
 
     def resampling(self) -> Resample | None:
         """What rows are to be brought to."""
@@ -126,21 +168,56 @@ _NOTHING = Beside()
 class Words:
     """The arguments of a verb on series, as they were written."""
 
-    file: Path | None
-    horizon: int | None
-    example: str | None = None
-    target: str | None = None
-    time: str | None = None
-    id: str | None = None
-    freq: str | None = None
-    season: str | None = None
-    level: str | None = None
-    cell: str | None = None
-    seed: int = 0
-    over: str | None = None
-    head: str | None = None
+    file: File = None
+    horizon: Horizon = None
+    example: Example = None
+    target: Target = None
+    time: Time = None
+    id: Id = None
+    freq: Freq = None
+    season: Season = None
     beside: Beside = _NOTHING
-    settings: Path | None = None
+    cell: CellName = None
+    settings: SettingsFile = None
+    over: Over = None
+    head: Head = None
+    seed: Seed = 0
+
+
+def with_words(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that is given `words`, as typer wants it: with an argument or option for every field of
+    `Words` and `Beside`, before its own ones.
+    """
+    apart = [field.name for field in fields(Beside)]
+    said = {p.name: p for kind in (Words, Beside) for p in _options(kind)}
+    signature = inspect.signature(command, eval_str=True)
+    own = {name: p for name, p in signature.parameters.items() if name != "words"}
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        beside = Beside(**{name: given.pop(name) for name in apart})
+        words = {name: given.pop(name) for name in said if name not in apart}
+        command(words=Words(**words, beside=beside), **given)
+
+    every = [p.replace(kind=p.KEYWORD_ONLY) for p in (said | own).values()]
+    run.__signature__ = signature.replace(parameters=every)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in every}
+    return run
+
+
+def _options(kind: type) -> list[inspect.Parameter]:
+    """The fields of a record that somebody writes, as parameters."""
+    hints = get_type_hints(kind, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(kind)
+        if hints[field.name] is not Beside
+    ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,10 +227,16 @@ class Given:
     words: Words
     source: Path
     horizon: int
-    levels: tuple[float, ...]
+    level: str | None
+    future: Path | None
     settings: Settings
     table: Table
     panel: Panel
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """Percents, in order; () where none are asked for."""
+        return levels_of(self.level)
 
     def command(self, verb: str, *more: str) -> str:
         """The command that gives the same again, with nothing left to guess."""
@@ -166,7 +249,8 @@ class Given:
         for flag, value in (("--freq", words.freq), ("--season", words.season)):
             line += [flag, value] if value else []
         line += words.beside.flags()
-        line += ["--level", words.level] if words.level else []
+        for flag, value in (("--future", self.future), ("--level", self.level)):
+            line += [flag, str(value)] if value else []
         for flag, value in (("--settings", words.settings), ("--over", words.over)):
             line += [flag, str(value)] if value else []
         line += ["--head", words.head] if words.head else []
@@ -176,9 +260,15 @@ class Given:
         return shlex.join(line)
 
 
-def read(words: Words, verb: str, holdout: int | None = None) -> Given:
+def read(
+    words: Words,
+    verb: str,
+    holdout: int | None = None,
+    level: str | None = None,
+    future: Path | None = None,
+) -> Given:
     """The table that is named, and the settings. holdout: points that take no part in the search for
-    seasons; None takes the horizon.
+    seasons; None takes the horizon. level, future: of the verbs that have them.
 
     Errors  DataError and EquationError for whatever cannot be; nothing is trained before.
     """
@@ -195,15 +285,15 @@ def read(words: Words, verb: str, holdout: int | None = None) -> Given:
         settings = replace(settings, head=words.head)
     if words.cell is not None:
         settings = replace(settings, cell=cells.find(words.cell))
-    levels = levels_of(words.level)
+    levels_of(level)  # refused before the table is read
     table = read_table(source, words.target, words.time, words.id, words.beside.named())
     holdout = steps if holdout is None else holdout
     resample = words.beside.resampling()
     seasons = _seasons(words.season)
     panel = from_table(table, words.freq, seasons, holdout=holdout, resample=resample)
-    if words.beside.future is not None:
-        panel = with_future(panel, table.columns, words.beside.future)
-    return Given(words, source, steps, levels, settings, table, panel)
+    if future is not None:
+        panel = with_future(panel, table.columns, future)
+    return Given(words, source, steps, level, future, settings, table, panel)
 
 
 def with_future(panel: Panel, columns: Columns, path: Path) -> Panel:

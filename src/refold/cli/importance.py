@@ -21,30 +21,14 @@ _CAPTION = (
 )
 
 
+@given.with_words
 def importance(
-    file: given.File = None,
-    horizon: given.Horizon = None,
+    words: given.Words,
     origins: Annotated[
         int | None,
         typer.Option(help="Origins to measure from. Else as many as give 100 forecasts."),
     ] = None,
     repeats: Annotated[int, typer.Option(help="Permutations of each group.")] = 10,
-    example_name: given.Example = None,
-    target: given.Target = None,
-    time: given.Time = None,
-    id: given.Id = None,
-    freq: given.Freq = None,
-    season: given.Season = None,
-    cell: given.CellName = None,
-    tuned: given.SettingsFile = None,
-    head: given.Head = None,
-    seed: given.Seed = 0,
-    static: given.Static = None,
-    known: given.Known = None,
-    historical: given.Historical = None,
-    categorical: given.Categorical = None,
-    resample: given.ResampleTo = None,
-    aggregate: given.Aggregate = None,
     out: given.Out = Path("refold-importance"),
     plot: given.Plot = True,
 ) -> None:
@@ -57,23 +41,7 @@ def importance(
 
     if plot:
         report.require_plots()
-    beside = given.Beside(static, known, historical, categorical, resample, aggregate)
-    words = given.Words(
-        file=file,
-        horizon=horizon,
-        example=example_name,
-        target=target,
-        time=time,
-        id=id,
-        freq=freq,
-        season=season,
-        cell=cell,
-        settings=tuned,
-        head=head,
-        seed=seed,
-        beside=beside,
-    )
-    said = given.read(words, "importance", holdout=(horizon or 1) + (origins or 1) - 1)
+    said = given.read(words, "importance", holdout=(words.horizon or 1) + (origins or 1) - 1)
     folder.check(out, _FILES if plot else [n for n in _FILES if n != "importance.png"], said.source)
 
     console = Console()

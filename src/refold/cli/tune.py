@@ -18,32 +18,15 @@ if TYPE_CHECKING:
 _FILES = ("trials.csv", "settings.json", "tuning.png", "report.html")
 
 
+@given.with_words
 def tune(
-    file: given.File = None,
-    horizon: given.Horizon = None,
+    words: given.Words,
     trials: Annotated[int, typer.Option(help="How many choices of settings are tried.")] = 20,
     seconds: Annotated[float | None, typer.Option(help="After these, no new trial begins.")] = None,
     windows: Annotated[int, typer.Option(help="From how many origins each is measured.")] = 3,
     study: Annotated[
         Path | None, typer.Option(help="A file that keeps all trials; another run goes on from it.")
     ] = None,
-    example_name: given.Example = None,
-    target: given.Target = None,
-    time: given.Time = None,
-    id: given.Id = None,
-    freq: given.Freq = None,
-    season: given.Season = None,
-    cell: given.CellName = None,
-    tuned: given.SettingsFile = None,
-    over: given.Over = None,
-    head: given.Head = None,
-    seed: given.Seed = 0,
-    static: given.Static = None,
-    known: given.Known = None,
-    historical: given.Historical = None,
-    categorical: given.Categorical = None,
-    resample: given.ResampleTo = None,
-    aggregate: given.Aggregate = None,
     out: given.Out = Path("refold-tuning"),
     plot: given.Plot = True,
 ) -> None:
@@ -56,24 +39,7 @@ def tune(
 
     if plot:
         report.require_plots()
-    beside = given.Beside(static, known, historical, categorical, resample, aggregate)
-    words = given.Words(
-        file=file,
-        horizon=horizon,
-        example=example_name,
-        target=target,
-        time=time,
-        id=id,
-        freq=freq,
-        season=season,
-        cell=cell,
-        settings=tuned,
-        over=over,
-        head=head,
-        seed=seed,
-        beside=beside,
-    )
-    said = given.read(words, "tune", holdout=(1 + max(1, windows)) * (horizon or 1))
+    said = given.read(words, "tune", holdout=(1 + max(1, windows)) * (words.horizon or 1))
     check_length(said.panel, said.horizon, held_out=said.horizon)
     folder.check(out, _FILES if plot else [n for n in _FILES if n != "tuning.png"], said.source)
 
