@@ -66,6 +66,17 @@ def test_an_untrained_network_is_the_mean_of_its_continuations():
     torch.testing.assert_close(network(features, bases, expected), bases.mean(dim=-2))
 
 
+def test_one_continuation_is_corrected_and_not_weighted():
+    network = OriginNetwork(3, 1, 4, COURSE, Settings()).eval()
+    features, bases, expected = parts()
+    assert network.gate is None
+    flat = network(features, bases[:, :, :1], 0.0 * expected)
+    torch.testing.assert_close(flat, bases[:, :, 0])
+    away = network(features, bases[:, :, :1], expected) - flat
+    torch.testing.assert_close(network(features, bases[:, :, :1], 3 * expected) - flat, 3 * away)
+    assert away.abs().max() > 0
+
+
 def test_the_correction_is_in_units_of_the_expected_error():
     network = OriginNetwork(3, 2, 4, COURSE, Settings()).eval()
     features, bases, expected = parts()

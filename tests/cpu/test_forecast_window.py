@@ -204,6 +204,16 @@ def test_members_look_at_other_windows():
     assert len({(c.stride, c.look.back) for c in courses}) == 4
 
 
+def test_many_series_without_a_season_go_on_from_the_last_value():
+    many, next_, third = (course((), 6, [40] * 64, Settings(), member) for member in range(3))
+    assert many.look.names == next_.look.names == ("last value",)
+    assert many.look.groups == (window.RECENT,) and not many.look.drifts
+    assert (many.stride, next_.stride, third.stride) == (2, 2, 1)
+    assert (next_.look.recent, next_.look.blocks) == (8, 0)
+    few, seasonal = course((), 6, [40] * 63, Settings()), course((12,), 6, [80] * 64, Settings())
+    assert few.look.mixed and seasonal.look.mixed and len(few.look.names) == 5
+
+
 def test_what_is_set_takes_the_place_of_its_rule():
     given = Settings(hidden=7, origins=9, dropout=0.0, noise=0.5, steps=11, batch=3)
     found = course((12,), 12, [300] * 10, given)

@@ -50,7 +50,8 @@ class Look:
 
     seasons: lengths of the seasons in steps, shortest first; () for none. recent: single values
     just before the origin. blocks: means over `width` steps before it. back: how many of the
-    longest seasons are continued.
+    longest seasons are continued. mixed: are there several naive continuations to mix, or the last
+    value alone?
     """
 
     seasons: tuple[int, ...]
@@ -58,6 +59,7 @@ class Look:
     recent: int
     blocks: int
     back: int = 2
+    mixed: bool = True
 
     @property
     def season(self) -> int:
@@ -101,6 +103,8 @@ class Look:
     @property
     def drifts(self) -> tuple[int, ...]:
         """Steps over which a slope is taken that goes on."""
+        if not self.mixed:
+            return ()
         if self.waves:
             return (self.width,)
         return tuple(sorted({max(1, self.horizon // 3), self.horizon, self.memory}))
@@ -113,14 +117,14 @@ class Look:
             of = f"{more + 1} seasons of {season} ago" if more else f"season {season}"
             seasonal += [of, f"{of} + level"] if self.waves else [f"{of} + level"]
         drifts = [f"drift of {width}" for width in self.drifts]
-        return ("last value", *seasonal, *drifts, "mean")
+        return ("last value", *seasonal, *drifts, *["mean"] * self.mixed)
 
     @property
     def groups(self) -> tuple[str, ...]:
         """What each of the continuations hangs on, by the names of `told`."""
         per_lag = 2 if self.waves else 1
         seasonal = [lag_name(*lag) for lag in self.lags for _ in range(per_lag)]
-        return (RECENT, *seasonal, *["drift"] * len(self.drifts), BLOCKS)
+        return (RECENT, *seasonal, *["drift"] * len(self.drifts), *[BLOCKS] * self.mixed)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -302,8 +306,9 @@ def continuations(past: Past, rows: Tensor, columns: Tensor) -> Tensor:
         over = count.clamp(max=width)
         slope = (at(past.z, rows, columns) - at(past.z, rows, columns - over)) / over
         found.append(last - level + slope[..., None] * ahead)
-    mean = at(past.mean, rows, columns)[..., None] - level
-    found.append(mean.expand(*columns.shape, look.horizon))
+    if look.mixed:
+        mean = at(past.mean, rows, columns)[..., None] - level
+        found.append(mean.expand(*columns.shape, look.horizon))
     if past.line is not None:
         # Counted from the end: where there are forecasts of the last step only, others raise.
         found.append(past.line[rows, columns.clamp(min=0) - past.columns] - level)

@@ -10,7 +10,9 @@ forecast at once, as a weighted mean of naive continuations plus a correction:
     z(t + k) = level(t) + sum_b softmax_b(G u(t))[b, k] base(t)[b, k] + c(t)[k] (C u(t))[k]
 
 c(t)[k] is what the better naive forecast is expected to err by, k steps ahead. At the start the
-network is the plain mean of the continuations. What covariates add is in conditioned.py.
+network is the plain mean of the continuations. Where there is but one, the last value, nothing is
+weighted: the correction is all of the forecast, and has a layer more. What covariates add is in
+conditioned.py.
 
 Source  forking sequences of Wen et al. 2017 (a multi-horizon quantile recurrent forecaster).
 """
@@ -59,8 +61,9 @@ class OriginNetwork(nn.Module):
         self.embed = nn.Linear(features + further_features, hidden)
         self.recurrence = recurrence(settings, hidden, stacked(settings))
         self.mix = nn.Linear(self.recurrence.output_features + hidden, hidden)
-        self.gate = _quiet(nn.Linear(hidden, bases * horizon))
-        self.correction = _quiet(nn.Linear(hidden, horizon))
+        self.gate = _quiet(nn.Linear(hidden, bases * horizon)) if bases > 1 else None
+        last = _quiet(nn.Linear(hidden, horizon))
+        self.correction = last if bases > 1 else _deeper(hidden, last)
         self.head = head_of(settings.head, hidden, horizon)
 
     def forward(
@@ -71,12 +74,20 @@ class OriginNetwork(nn.Module):
         q, _ = self.recurrence(e)
         counted = len(bases)
         mixed = self.mix(dropped(torch.cat([q[-counted:], e[-counted:]], dim=-1)))
-        u = dropped(torch.relu(mixed))
-        weights = self.gate(u).unflatten(-1, bases.shape[-2:]).softmax(dim=-2)
-        centre = (weights * bases).sum(dim=-2) + expected * self.correction(u)
+        u = torch.relu(mixed)
+        if self.gate is not None:  # a correction of two layers did better without dropout between
+            u = dropped(u)
+        centre = self._mixed(u, bases) + expected * self.correction(u)
         if self.covariates is not None and beside is not None:
             centre = centre + self.covariates.correction(u, beside, expected)
         return centre if self.head is None else self.head(centre, u, expected)
+
+    def _mixed(self, u: Tensor, bases: Tensor) -> Tensor:
+        """The weighted mean of the continuations (T, B, H)."""
+        if self.gate is None:
+            return bases.squeeze(-2)
+        weights = self.gate(u).unflatten(-1, bases.shape[-2:]).softmax(dim=-2)
+        return (weights * bases).sum(dim=-2)
 
     def reads(self, features: Tensor, beside: BesideTold | None) -> Tensor:
         """What the recurrence reads at every origin: (T, B, hidden)."""
@@ -118,6 +129,10 @@ def answered(network: OriginNetwork, told: Told) -> Tensor:
     """z from the last origins: (last, B, horizon), or parameters of its head (last, B, horizon, K)."""
     found = network(told.features, told.bases, told.expected, told.beside)
     return lifted(found, told.level, network.head)
+
+
+def _deeper(hidden: int, last: nn.Linear) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), last)
 
 
 def _quiet(layer: nn.Linear, factor: float = 0.1) -> nn.Linear:

@@ -27,6 +27,7 @@ _LEAST = 0.01
 @torch.no_grad()
 def begin_by_skill(network: OriginNetwork, past: Past, course: Course) -> None:
     """Set the bias of the gate: weights of 1 / error², for each step of the horizon."""
+    assert network.gate is not None  # few series have several continuations
     start = -2 * errors_of_bases(past, course).clamp(min=_LEAST).log()
     network.gate.bias.copy_((start - start.amax(dim=0)).flatten())
 

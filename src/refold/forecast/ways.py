@@ -146,10 +146,8 @@ class OverOrigins:
 
     def told(self, course: Course) -> str:
         bases = [*course.look.names, *["linear autoregression"] * course.lines]
-        return (
-            f"over forecast origins; all steps at once, as a weighted mean of {', '.join(bases)}, "
-            "plus a correction"
-        )
+        mixed = f"a weighted mean of {', '.join(bases)}" if len(bases) > 1 else f"the {bases[0]}"
+        return f"over forecast origins; all steps at once, as {mixed} plus a correction"
 
 
 @dataclass(frozen=True, slots=True)
