@@ -61,6 +61,7 @@ def waves(lengths=(60, 45), ids=("a", "b"), start="2020-01-01") -> pl.DataFrame:
 def test_an_untrained_network_is_the_mean_of_its_continuations():
     network = OriginNetwork(3, 2, 4, COURSE, Settings()).eval()
     for part in (network.gate, network.correction):
+        assert isinstance(part, torch.nn.Linear)
         torch.nn.init.zeros_(part.weight)
     features, bases, expected = parts()
     torch.testing.assert_close(network(features, bases, expected), bases.mean(dim=-2))
