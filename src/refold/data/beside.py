@@ -74,6 +74,11 @@ def gathered(held: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return held.flatten(1)[:, flat].movedim(0, -1)
 
 
+def near(numbers: Tensor) -> Tensor:
+    """Standardised numbers, outliers cut."""
+    return numbers.clamp(-_LIMIT, _LIMIT)
+
+
 def seen(beside: Beside, recent: int, rows: Tensor, columns: Tensor) -> Tensor:
     """Numbers at and before origins, and those that never change: (T, B, V near + S)."""
     back = columns[..., None] - torch.arange(beside.near(recent))
