@@ -110,10 +110,8 @@ def spoiled(frame: pl.DataFrame, column: str, row: int, value) -> pl.DataFrame:
 
 
 REFUSED = [
-    ("promo", 30, None, r"(?s)series s0, row 30: known covariate 'promo' at 2024-01-31 is missing.*fill it in"),
     ("promo", 30, float("inf"), "row 30: known covariate 'promo' at 2024-01-31 inf is no finite number"),
-    ("warmth", 100, float("nan"), "series s1, row 100: historical covariate 'warmth'"),
-    ("day", 95, None, "series s0, row 95: known covariate 'day' at 2024-04-05 is missing"),
+    ("day", 95, None, r"(?s)row 95: known covariate 'day' at 2024-04-05 is missing.*fill it in: none was missing before"),
     ("shop", 100, "a", r"(?s)series s1, row 100: static covariate 'shop' differs.*name it as known"),
 ]  # fmt: skip
 
@@ -129,14 +127,10 @@ def test_a_historical_covariate_need_not_be_known_ahead():
     assert panel.series[0].beside is not None
 
 
-def test_a_gap_where_covariates_are_wanted_is_refused():
-    frame = shops()
-    gap = pl.concat([frame[:40], frame[41:]])
-    text = r"(?s)series s0 has no row for 2024-02-10, so covariate 'promo' is not known there.*give"
-    with pytest.raises(DataError, match=text):
-        from_frame(gap, covariates=ALL)
-    panel = from_frame(spoiled(frame, "y", 40, None), covariates=ALL)
+def test_a_missing_value_whose_covariates_are_known():
+    panel = from_frame(spoiled(shops(), "y", 40, None), covariates=ALL)
     assert panel.series[0].missing is not None and panel.series[0].missing.sum() == 1
+    assert not any(c.absent for c in panel.columns)
 
 
 def test_names_that_are_refused():

@@ -44,7 +44,9 @@ class Conditioned(nn.Module):
         widths = [_width(levels) for levels in beside.levels]
         self.size = sum(widths)
         places = 2 + len(lags)
-        inputs = self.inputs_ahead = beside.known_numbers * (1 + places) + sum(widths[: self.known]) * places
+        inputs = self.inputs_ahead = (
+            beside.known_numbers * (1 + places) + sum(widths[: self.known]) * places
+        )
         if inputs:
             self.effects = nn.Linear(hidden + self.size, inputs)
             nn.init.zeros_(self.effects.weight)

@@ -28,8 +28,8 @@ _WINDOWS = 2048
 class Hindcast:
     """Some series from some origins.
 
-    Shapes  rows (B,): which series. given (T, B, H, K): parameters. goal (T, B, H): what came. exists (T, B): was all of
-    the horizon observed, from an origin whose error counts?
+    Shapes  rows (B,): which series. given (T, B, H, K): parameters. goal (T, B, H): what came. exists (T, B): was all
+    of the horizon observed, from an origin whose error counts?
     Units   those of `Scaled.values`; a count's mean as networks give it
     """
 

@@ -89,7 +89,7 @@ def _lookback(
         settings.steps or _steps(points),
         together if number <= _FEW else settings.batch or _TOGETHER,
         settings.hidden or _hidden(points),
-        0.5 if settings.dropout is None else settings.dropout,
+        _dropout(settings),
         settings.error == "squared",
         tuple(s for s in seasons if s <= back),
     )
@@ -113,6 +113,13 @@ def _dilations(seasons: tuple[int, ...], back: int, layers: int | None) -> tuple
 def _hidden(points: int) -> int:
     """Units: a small panel is soon known by heart."""
     return next(units for units, least in ((256, 50_000), (128, 5_000), (64, 0)) if points >= least)
+
+
+def _dropout(settings: Settings) -> float:
+    """Units that are left out make errors in training that a distribution takes for its own: it would be too wide."""
+    if settings.dropout is not None:
+        return settings.dropout
+    return 0.5 if settings.head == "point" else 0.1
 
 
 def _steps(points: int) -> int:

@@ -9,7 +9,8 @@ that reads where the segment lies, and of which series:
     q(j) = output of one step of the cell from s, with input [position(j), series]        j = 1 .. m
     y(j) = V dropout(q(j)) + c                  w values, relative to the last one of the window
 
-What covariates add to e and q is in along.py. A horizon of 720 hours is 30 segments of a day: no error is fed back, and none has to go through 720 steps.
+A horizon of 720 hours is 30 segments of a day: no error is fed back, and none has to go through 720 steps. What
+covariates add is in along.py: to e(i), to the input of q(j), and a correction of every step ahead.
 
 Source  Lin et al. 2023, arXiv:2308.11200 (SegRNN).
 """
@@ -40,9 +41,7 @@ class SegmentNetwork(nn.Module):
     head (W, S, horizon, 1 + spreads): what `WindowHead` makes parameters of
     """
 
-    def __init__(
-        self, course: Lookback, settings: Settings, beside: Beside | None = None
-    ) -> None:
+    def __init__(self, course: Lookback, settings: Settings, beside: Beside | None = None) -> None:
         super().__init__()
         hidden, width = course.hidden, course.segment
         self.horizon, self.segment = course.horizon, width

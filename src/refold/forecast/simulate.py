@@ -26,6 +26,7 @@ from torch import Tensor
 
 from refold.errors import DataError
 
+from .covariates import Values
 from .distribution import in_units
 from .families import FAMILIES
 from .forecaster import Fitted, on_panel, predict_distribution, predict_panel
@@ -100,12 +101,22 @@ def _walked(
 def _appended(panel: Panel, paths: Sequence[Floats]) -> Panel:
     """Every path as a series of its own, under the name of the one it goes on from."""
     ahead = panel.future(paths[0].shape[1])
-    series = [
-        Series(s.name, np.concatenate([s.stamps, stamps]), np.concatenate([s.values, path]))
-        for s, stamps, own in zip(panel.series, ahead, paths, strict=True)
-        for path in own
-    ]
+    series = []
+    for s, stamps, own in zip(panel.series, ahead, paths, strict=True):
+        stamps, beside = np.concatenate([s.stamps, stamps]), _beside(s, len(stamps))
+        series += [
+            Series(s.name, stamps, np.concatenate([s.values, path]), beside=beside) for path in own
+        ]
     return replace(panel, series=tuple(series))
+
+
+def _beside(series: Series, steps: int) -> Values | None:
+    """The covariates so much further on: historical ones stay what they were last."""
+    held = series.beside
+    if held is None:
+        return None
+    later = np.repeat(held.historical[-1:], steps, axis=0)
+    return held.followed_by(Values(held.known[:0], later, held.static), len(series))
 
 
 # One block: a trained horizon of every path

@@ -38,9 +38,7 @@ class StepNetwork(nn.Module):
     head (W, S, horizon, 1 + spreads): what `WindowHead` makes parameters of
     """
 
-    def __init__(
-        self, course: Lookback, settings: Settings, beside: Beside | None = None
-    ) -> None:
+    def __init__(self, course: Lookback, settings: Settings, beside: Beside | None = None) -> None:
         super().__init__()
         hidden, own = course.hidden, _OWN if course.names else 0
         self.embed = nn.Linear(1, hidden)

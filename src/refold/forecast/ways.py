@@ -67,8 +67,8 @@ class Way(Protocol):
     derived from all series once. network: as it starts. learner: with its error, for `fit`. draws: what an epoch trains
     on, and how many that are; processes: that share each batch. ahead: the mean forecast of the networks after the end
     of every series (N, H), or from some origins (B, H), in the units of `Scaled.values`; with a head, parameters
-    (.., H, K). reads: what a recurrence reads for it, (T, N, hidden). hindcasts: forecasts with distributions from origins that were trained on, part
-    by part. told: the network in words.
+    (.., H, K). reads: what a recurrence reads for it, (T, N, hidden). hindcasts: forecasts with distributions from
+    origins that were trained on, part by part. told: the network in words.
     """
 
     def course(self, panel: Panel, horizon: int, settings: Settings, member: int) -> Trained: ...
@@ -172,7 +172,9 @@ class OverWindows:
 
     def course(self, panel: Panel, horizon: int, settings: Settings, member: int) -> Lookback:
         if settings.head != "point" and settings.error != "absolute":
-            fact = f"error is {settings.error!r}, and the head {settings.head} has a loss of its own"
+            fact = (
+                f"error is {settings.error!r}, and the head {settings.head} has a loss of its own"
+            )
             raise DataError(fact, 'leave error out, or take head="point"', "Settings")
         names, points = [s.name for s in panel.series], sum(len(s) for s in panel.series)
         return self.rules(panel.seasons, horizon, names, points, settings)
@@ -211,7 +213,7 @@ class OverWindows:
 
     def ahead(
         self,
-        networks: Sequence[nn.Module],
+        networks: Sequence[Any],
         pasts: Sequence[windows.Windows],
         courses: Sequence[Lookback],
         at: Origins | None = None,

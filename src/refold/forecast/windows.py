@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -196,7 +196,7 @@ class Learner(nn.Module):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Any,
         past: Windows,
         squared: bool = False,
         mean: Mean = mean_of_own,
