@@ -8,6 +8,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import torch
+from shop_tables import ALL, shops, spoiled
 
 from refold.data import beside as told
 from refold.errors import DataError
@@ -32,30 +33,6 @@ from refold.forecast.conditioned import Conditioned
 
 QUICK = Settings(members=1, steps=5, rate=1e-3, origins=20)
 LEARNS = Settings(members=1, steps=120, origins=40)
-ALL = Covariates(static=["shop"], known=["promo", "day"], historical=["warmth"])
-
-
-def shops(count=3, n=90, ahead=7, effect=20.0, seed=0) -> pl.DataFrame:
-    """Sales that a promotion raises; `ahead` rows behind the end have no y."""
-    rng, parts = np.random.default_rng(seed), []
-    for i in range(count):
-        t = np.arange(n + ahead)
-        promo = (rng.random(len(t)) < 0.25).astype(float)
-        y = 50 + 10 * np.sin(2 * np.pi * t / 7) + effect * promo + rng.normal(size=len(t))
-        parts.append(
-            pl.DataFrame(
-                {
-                    "unique_id": [f"s{i}"] * len(t),
-                    "ds": [dt.date(2024, 1, 1) + dt.timedelta(int(k)) for k in t],
-                    "y": [*y[:n], *[None] * ahead],
-                    "promo": promo,
-                    "day": ["promo" if p else "plain" for p in promo],
-                    "warmth": rng.normal(size=len(t)),
-                    "shop": ["ab"[i % 2]] * len(t),
-                }
-            )
-        )
-    return pl.concat(parts)
 
 
 # What is read.
@@ -103,15 +80,9 @@ def test_the_same_from_every_kind_of_table(kind, tmp_path):
         np.testing.assert_array_equal(first.beside.static, second.beside.static)
 
 
-def spoiled(frame: pl.DataFrame, column: str, row: int, value) -> pl.DataFrame:
-    cells = frame[column].to_list()
-    cells[row] = value
-    return frame.with_columns(pl.Series(column, cells, strict=False))
-
-
 REFUSED = [
     ("promo", 30, float("inf"), "row 30: known covariate 'promo' at 2024-01-31 inf is no finite number"),
-    ("day", 95, None, r"(?s)row 95: known covariate 'day' at 2024-04-05 is missing.*fill it in: none was missing before"),
+    ("day", 95, None, r"(?s)row 95: known covariate 'day' at 2024-04-05 is missing.*none was missing before"),
     ("shop", 100, "a", r"(?s)series s1, row 100: static covariate 'shop' differs.*name it as known"),
 ]  # fmt: skip
 
