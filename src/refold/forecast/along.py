@@ -79,8 +79,8 @@ class AlongWindows(nn.Module):
         each = len(beside.numbers) + sum(widths[: self.moving])
         hidden = course.hidden
         self.read = nn.Linear(each * course.segment + self.size, hidden, bias=False)
-        ahead = self.conditioned.inputs_ahead * course.segment
-        self.ask = nn.Linear(ahead + self.size, hidden, bias=False) if asks else None
+        ahead = self.conditioned.inputs_ahead * course.segment + self.size
+        self.ask = nn.Linear(ahead, hidden, bias=False) if asks and ahead else None
 
     def still(self, told_: Along) -> Tensor:
         """What never changes in a series: (S, size)."""
@@ -97,9 +97,10 @@ class AlongWindows(nn.Module):
         still = self.still(told_)[:, None].expand(*lead, x.shape[2], -1)
         return self.read(torch.cat([x, still], dim=-1)).flatten(0, 1).transpose(0, 1)
 
-    def asked(self, told_: Along) -> Tensor:
-        """What is asked of every segment of the future: (W, S, segments, hidden)."""
-        assert self.ask is not None
+    def asked(self, told_: Along) -> Tensor | float:
+        """What is asked of every segment of the future: (W, S, segments, hidden); 0 where all are historical."""
+        if self.ask is None:
+            return 0.0
         d = self.conditioned.ahead(told_.told)
         d = pad(d, (0, 0, 0, -d.shape[2] % self.segment))
         d = d.unflatten(2, (-1, self.segment)).flatten(3)
