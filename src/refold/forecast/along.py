@@ -3,7 +3,8 @@
     r(i)      = R [numbers and vectors of step or segment i, static ones]         beside the embedding of the values
     a(j)      = A [d(k) of the steps k of segment j] + S [static ones]            beside what segment j is asked for
     static    = their numbers and vectors                                         beside the vector of a series
-    correction, from the last output of the recurrence and d(k), as in conditioned.py
+    correction, from the last output of the recurrence and d(k), as in conditioned.py, and a linear one of every step
+    from the last numbers of the window: distributed lags, which a recurrence is long in finding
 
 d(k) is what is known ahead of step k, and how far that is from the mean over the window, from the origin and from where
 a season that passes in the window takes it. Historical covariates are read up to the origin and no further.
@@ -81,6 +82,11 @@ class AlongWindows(nn.Module):
         self.read = nn.Linear(each * course.segment + self.size, hidden, bias=False)
         ahead = self.conditioned.inputs_ahead * course.segment + self.size
         self.ask = nn.Linear(ahead, hidden, bias=False) if asks and ahead else None
+        self.near = min(beside.near(course.back), course.back)
+        self.lags = None
+        if len(beside.numbers):
+            self.lags = nn.Linear(self.near * len(beside.numbers), course.horizon, bias=False)
+            nn.init.zeros_(self.lags.weight)
 
     def still(self, told_: Along) -> Tensor:
         """What never changes in a series: (S, size)."""
@@ -111,7 +117,10 @@ class AlongWindows(nn.Module):
         """What is known of each step changes of it, by the last output q (W, S, features): (W, S, horizon)."""
         u = torch.cat([q, told_.static.expand(*q.shape[:2], -1)], dim=-1)
         ones = q.new_ones(*q.shape[:2], self.conditioned.horizon)
-        return self.conditioned.correction(u, told_.told, ones)
+        found = self.conditioned.correction(u, told_.told, ones)
+        if self.lags is None:
+            return found
+        return found + self.lags(told_.numbers[:, :, -self.near :].flatten(2))
 
 
 def along_windows(
