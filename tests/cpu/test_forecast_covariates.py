@@ -8,6 +8,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import torch
+from shop_tables import ALL, shops, spoiled
 
 from refold.data import beside as told
 from refold.errors import DataError
@@ -32,30 +33,6 @@ from refold.forecast.conditioned import Conditioned
 
 QUICK = Settings(members=1, steps=5, rate=1e-3, origins=20)
 LEARNS = Settings(members=1, steps=120, origins=40)
-ALL = Covariates(static=["shop"], known=["promo", "day"], historical=["warmth"])
-
-
-def shops(count=3, n=90, ahead=7, effect=20.0, seed=0) -> pl.DataFrame:
-    """Sales that a promotion raises; `ahead` rows behind the end have no y."""
-    rng, parts = np.random.default_rng(seed), []
-    for i in range(count):
-        t = np.arange(n + ahead)
-        promo = (rng.random(len(t)) < 0.25).astype(float)
-        y = 50 + 10 * np.sin(2 * np.pi * t / 7) + effect * promo + rng.normal(size=len(t))
-        parts.append(
-            pl.DataFrame(
-                {
-                    "unique_id": [f"s{i}"] * len(t),
-                    "ds": [dt.date(2024, 1, 1) + dt.timedelta(int(k)) for k in t],
-                    "y": [*y[:n], *[None] * ahead],
-                    "promo": promo,
-                    "day": ["promo" if p else "plain" for p in promo],
-                    "warmth": rng.normal(size=len(t)),
-                    "shop": ["ab"[i % 2]] * len(t),
-                }
-            )
-        )
-    return pl.concat(parts)
 
 
 # What is read.
@@ -103,17 +80,9 @@ def test_the_same_from_every_kind_of_table(kind, tmp_path):
         np.testing.assert_array_equal(first.beside.static, second.beside.static)
 
 
-def spoiled(frame: pl.DataFrame, column: str, row: int, value) -> pl.DataFrame:
-    cells = frame[column].to_list()
-    cells[row] = value
-    return frame.with_columns(pl.Series(column, cells, strict=False))
-
-
 REFUSED = [
-    ("promo", 30, None, r"(?s)series s0, row 30: known covariate 'promo' at 2024-01-31 is missing.*fill it in"),
     ("promo", 30, float("inf"), "row 30: known covariate 'promo' at 2024-01-31 inf is no finite number"),
-    ("warmth", 100, float("nan"), "series s1, row 100: historical covariate 'warmth'"),
-    ("day", 95, None, "series s0, row 95: known covariate 'day' at 2024-04-05 is missing"),
+    ("day", 95, None, r"(?s)row 95: known covariate 'day' at 2024-04-05 is missing.*none was missing before"),
     ("shop", 100, "a", r"(?s)series s1, row 100: static covariate 'shop' differs.*name it as known"),
 ]  # fmt: skip
 
@@ -129,14 +98,10 @@ def test_a_historical_covariate_need_not_be_known_ahead():
     assert panel.series[0].beside is not None
 
 
-def test_a_gap_where_covariates_are_wanted_is_refused():
-    frame = shops()
-    gap = pl.concat([frame[:40], frame[41:]])
-    text = r"(?s)series s0 has no row for 2024-02-10, so covariate 'promo' is not known there.*give"
-    with pytest.raises(DataError, match=text):
-        from_frame(gap, covariates=ALL)
-    panel = from_frame(spoiled(frame, "y", 40, None), covariates=ALL)
+def test_a_missing_value_whose_covariates_are_known():
+    panel = from_frame(spoiled(shops(), "y", 40, None), covariates=ALL)
     assert panel.series[0].missing is not None and panel.series[0].missing.sum() == 1
+    assert not any(c.absent for c in panel.columns)
 
 
 def test_names_that_are_refused():

@@ -23,9 +23,11 @@ from refold.forecast import (
 )
 from refold.forecast.beside import places
 from refold.forecast.course import Course
-from refold.forecast.importance import LINE
+from refold.forecast.lookback import over_steps
 from refold.forecast.rolled import rolled
 from refold.forecast.sequences import chain
+from refold.forecast.views import LINE, WindowView, _parts, views_of
+from refold.forecast.windows import Windows
 
 QUICK = Settings(members=2, steps=5, rate=1e-3, origins=20)
 
@@ -218,6 +220,68 @@ def test_errors_of_distributions_and_of_what_was_observed(head):
     assert np.isnan(each).sum() > 0
 
 
-def test_networks_over_windows_have_no_groups():
-    with pytest.raises(DataError, match=r"(?s)over segments reads single values.*over=.origins"):
-        find_importance(from_frame(table()), 4, replace(QUICK, over="segments"))
+# Over segments and steps
+
+
+@pytest.mark.parametrize("head", ["point", "student", "poisson"])
+@pytest.mark.parametrize("over", ["segments", "steps"])
+def test_the_error_over_windows_is_that_of_the_forecasts(over, head):
+    panel = from_frame(table().with_columns(pl.col("y").round()))
+    settings = replace(QUICK, over=over, head=head, origins=None)
+    found = find_importance(panel, 4, settings, origins=5, repeats=2)
+    before, each = rolled(found.fitted, panel, 9), []
+    for i, series in enumerate(panel.series):
+        unit = found.fitted.data.unit[i].item()
+        for back in range(4, 9):
+            z = before.ahead(torch.tensor([i]), torch.tensor([back]))
+            end = len(series) - back
+            each.append(np.abs(series.values[end : end + 4] - before.values(i, z[0])).mean() / unit)
+    assert found.error == pytest.approx(np.mean(each), rel=1e-4)
+    assert any(name.startswith("last ") for name in found.names)
+
+
+def test_parts_of_a_window_cover_it_once():
+    for back, segment, seasons in (
+        (14, 7, (7,)),
+        (14, 1, (7,)),
+        (12, 1, ()),
+        (336, 24, (24,)),
+        (5, 5, ()),
+    ):
+        course = over_steps((), 4, ["a"], 500, Settings(over="steps", look_back=back))
+        parts = _parts(replace(course, segment=segment, seasons=seasons))
+        covered = sorted(at for first, last in parts.values() for at in range(first, last))
+        assert covered == list(range(back)) and len(parts) <= 6
+        assert next(iter(parts)) == f"last {back - next(iter(parts.values()))[0]} values"
+
+
+@pytest.mark.parametrize("over", ["segments", "steps"])
+def test_over_windows_the_covariate_that_rules_is_named(over):
+    panel = from_frame(promoted(), covariates=ALL)
+    settings = Settings(over=over, members=1, steps=150, hidden=32)
+    found = find_importance(panel, 7, settings, origins=14, repeats=3)
+    assert found.names[0] == "covariate promo"
+    rise = dict(zip(found.names, found.means, strict=True))
+    assert rise["covariate promo"] > 4 * max(
+        rise[f"covariate {name}"] for name in ("noise", "kind", "warm", "shop")
+    )
+
+
+@pytest.mark.parametrize("over", ["segments", "steps"])
+def test_over_windows_a_covariate_is_exchanged_whole(over):
+    """One after the other exchanged, with all parts of the window: the forecast is that of the other origin."""
+    panel = from_frame(promoted(), covariates=ALL)
+    fitted = fit_panel(panel, 7, replace(QUICK, over=over, members=1))
+    before, order = rolled(fitted, panel, 10), torch.tensor([1, 2, 0])
+    # Of one series: its vector is no input that is exchanged.
+    rows, back = torch.zeros(3, dtype=torch.long), torch.tensor([8, 9, 10])
+    (view,), _ = views_of(before, rows, back)
+    past = before.pasts[0]
+    assert isinstance(view, WindowView) and isinstance(past, Windows)
+    last = view.told.last[0] * past.unit[0]
+    whole: WindowView = view
+    for name in view.names:
+        whole = whole.exchanged(name, order)
+    torch.testing.assert_close(whole.forecast() - last, (view.forecast() - last)[order])
+    for name in ("covariate promo", "covariate noise"):
+        assert not torch.equal(view.exchanged(name, order).forecast(), view.forecast())

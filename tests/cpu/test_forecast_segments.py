@@ -169,11 +169,13 @@ def test_what_is_seen_from_the_end_is_the_end():
 class Fixed(torch.nn.Module):
     """A forecast of the last value, moved."""
 
+    spreads = None
+
     def __init__(self, by: float) -> None:
         super().__init__()
         self.by = torch.nn.Parameter(torch.tensor(by))
 
-    def forward(self, windows, own):
+    def forward(self, windows, own, along):
         return self.by.expand(*windows.shape[:2], 5)
 
 

@@ -46,18 +46,14 @@ def predict(
         forecast_csv,
         interval_note,
         needs_calibration,
-        on_panel,
         predicted_longer,
     )
     from refold.forecast.saved import FILE
 
     levels = given.levels_of(level)
-    saved, console = opened(model, data, target, time, id)
+    saved, console = opened(model, data, target, time, id, future)
     folder.check(out, (_FILE,), data or model / FILE)
     fitted, calibration = saved.fitted, saved.calibration
-    if future is not None:
-        panel = given.with_future(fitted.panel, _named(saved, target, time, id), future)
-        fitted = on_panel(fitted, panel)
     steps = saved.horizon if horizon is None else given.steps_of(horizon)
     if ray:
         parted.refuse_longer(steps, saved.horizon)
@@ -86,17 +82,25 @@ def unmeasured(flag: str) -> DataError:
 
 
 def opened(
-    model: Path, data: Path | None, target: str | None, time: str | None, id: str | None
+    model: Path,
+    data: Path | None,
+    target: str | None,
+    time: str | None,
+    id: str | None,
+    future: Path | None = None,
 ) -> tuple[Saved, Console]:
-    """The model that is kept there, before the newer rows of a table where one is given."""
+    """The model that is kept there, before the newer rows of a table and what is known ahead, where they are given."""
     from refold.forecast import appended, on_panel, read_folder
 
     saved, console = read_folder(model), Console()
-    if data is None:
+    before = panel = saved.fitted.panel
+    if data is not None:
+        panel = appended(before, newer_rows(saved, data, target, time, id), saved.horizon)
+        _tell_newer(console, before, panel)
+    if future is not None:
+        panel = given.with_future(panel, _named(saved, target, time, id), future)
+    if panel is before:
         return saved, console
-    before = saved.fitted.panel
-    panel = appended(before, newer_rows(saved, data, target, time, id), saved.horizon)
-    _tell_newer(console, before, panel)
     return replace(saved, fitted=on_panel(saved.fitted, panel)), console
 
 

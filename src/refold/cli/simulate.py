@@ -21,6 +21,7 @@ def simulate(
     target: given.Target = None,
     time: given.Time = None,
     id: given.Id = None,
+    future: given.Future = None,
     seed: Annotated[int, typer.Option(help="Another seed, other paths.")] = 0,
     out: given.Out = Path("refold-paths"),
 ) -> None:
@@ -34,7 +35,7 @@ def simulate(
     from refold.forecast.simulate import check_paths
 
     check_paths(paths, 1 if horizon is None else horizon, seed)
-    saved, console = opened(model, data, target, time, id)
+    saved, console = opened(model, data, target, time, id, future)
     folder.check(out, (_FILE,), data or model / FILE)
     fitted, calibration = saved.fitted, saved.calibration
     if calibration is None and needs_calibration(fitted.settings):

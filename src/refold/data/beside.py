@@ -64,7 +64,11 @@ class Place:
     """Where one covariate stands in a `Beside`: the name of the tensor, and which of its columns."""
 
     held: Held
-    column: int
+    columns: tuple[int, ...]
+
+    def among(self, at: Tensor) -> Tensor:
+        """Which of these columns are its own."""
+        return torch.isin(at, torch.tensor(self.columns, dtype=torch.long))
 
 
 def gathered(held: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -72,6 +76,11 @@ def gathered(held: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     lead = rows.reshape(1, -1, *[1] * (columns.ndim - 2))
     flat = lead * held.shape[2] + columns.clamp(0, held.shape[2] - 1)
     return held.flatten(1)[:, flat].movedim(0, -1)
+
+
+def near(numbers: Tensor) -> Tensor:
+    """Standardised numbers, outliers cut."""
+    return numbers.clamp(-_LIMIT, _LIMIT)
 
 
 def seen(beside: Beside, recent: int, rows: Tensor, columns: Tensor) -> Tensor:
@@ -87,26 +96,29 @@ def is_seen(beside: Beside, place: Place, width: int) -> Tensor:
     at = torch.arange(width)
     window = width - beside.static.shape[-1]
     if place.held == "numbers":
-        return (at < window) & (at % len(beside.numbers) == place.column)
-    return (at == window + place.column) & (place.held == "static")
+        return (at < window) & place.among(at % len(beside.numbers))
+    return place.among(at - window) & (at >= window) & (place.held == "static")
 
 
 def exchanged(beside: Beside, told: Told, place: Place, order: Tensor) -> Told:
     """The same, with one covariate as other chains have it: order (B,) says which."""
-    number, code = -1, -1
-    if place.held == "numbers" and place.column < beside.known_numbers:
-        number = place.column
-    if place.held == "codes" and place.column < beside.known_codes:
-        code = place.column
-    own = {"codes": 0, "static_codes": len(beside.codes)}.get(place.held, -1)
-    column = own + place.column if own >= 0 else -1
-    every = torch.arange(told.ahead.shape[-1]) % max(1, beside.known_numbers)
-    return replace(
-        told,
-        codes=_moved(told.codes, torch.arange(told.codes.shape[-1]) == column, order),
-        ahead=_moved(told.ahead, every == number, order),
-        ahead_codes=_moved(told.ahead_codes, torch.arange(beside.known_codes) == code, order),
-    )
+    if place.held == "numbers":
+        every = torch.arange(told.ahead.shape[-1]) % max(1, beside.known_numbers)
+        return replace(told, ahead=_moved(told.ahead, place.among(every), order))
+    if place.held == "static":
+        return told
+    first = len(beside.codes) if place.held == "static_codes" else 0
+    codes = place.among(torch.arange(told.codes.shape[-1]) - first)
+    found = replace(told, codes=_moved(told.codes, codes, order))
+    if place.held == "static_codes":
+        return found
+    ahead = place.among(torch.arange(beside.known_codes))
+    return replace(found, ahead_codes=_moved(told.ahead_codes, ahead, order))
+
+
+def with_columns_of(held: Tensor, other: Tensor, place: Place) -> Tensor:
+    """held (..., columns), with those of one covariate from another."""
+    return torch.where(place.among(torch.arange(held.shape[-1])), other, held)
 
 
 def _moved(held: Tensor, own: Tensor, order: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ from .forecaster import (
     predict_distribution,
     predict_panel,
 )
-from .frames import Backtested, Forecaster
+from .framed import Backtested
+from .frames import Forecaster
 from .importance import Importance, find_importance
 from .intervals import Band, Calibration, calibrate, check_levels
 from .panel import Panel, Series, from_frame, from_table, with_future_frame, with_future_table

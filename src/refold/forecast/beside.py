@@ -1,4 +1,9 @@
-"""The covariates of a panel on one scale, and as tensors beside a Past."""
+"""The covariates of a panel on one scale, and as tensors beside a Past.
+
+For a number that is missing stands the last one seen, before the first the mean of what was trained on; where any is
+missing in what the model learned, a flag says so, a further number behind those of its kind. A category that is missing
+has a level of its own, the last one.
+"""
 
 from __future__ import annotations
 
@@ -42,6 +47,9 @@ def _measured(panel: Panel, column: Column) -> tuple[float, float]:
         return 0.0, 1.0
     parts = [_of(s, panel, column)[: len(s)] for s in panel.series]
     values = np.concatenate(parts)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return 0.0, 1.0
     deviation = float(values.std())
     centre = float(values.mean())
     return centre, deviation if deviation > 1e-12 * abs(centre) else 1.0
@@ -72,10 +80,17 @@ def places(panel: Panel) -> dict[str, Place]:
     )
     found = {}
     for held, roles, is_category in kinds:
-        own = [c for role in roles for c in panel.columns if c.role == role]
-        names = [c.name for c in own if (c.levels is not None) == is_category]
-        found |= {name: Place(held, i) for i, name in enumerate(names)}
+        names = [c.name for role in roles for c, _ in _rows(panel, role, is_category)]
+        for name in dict.fromkeys(names):
+            found[name] = Place(held, tuple(i for i, own in enumerate(names) if own == name))
     return found
+
+
+def _rows(panel: Panel, role: Role, is_category: bool) -> list[tuple[Column, bool]]:
+    """The columns of one kind in the order of a `Beside`, and whether each is a flag of missing cells."""
+    own = [c for c in panel.columns if c.role == role and (c.levels is not None) == is_category]
+    flags = [(c, True) for c in own if c.absent and not is_category]
+    return [*((c, False) for c in own), *flags]
 
 
 def beside(panel: Panel, scale: Standard | None, columns: int, horizon: int) -> Beside | None:
@@ -87,14 +102,13 @@ def beside(panel: Panel, scale: Standard | None, columns: int, horizon: int) -> 
 
     def held(role: Role, is_category: bool) -> list[Tensor]:
         found = []
-        for column in panel.columns:
-            if column.role == role and (column.levels is not None) == is_category:
-                centre, unit = scales[column.name]
-                rows = [(_of(s, panel, column) - centre) / unit for s in panel.series]
-                if role != "static":
-                    pairs = zip(rows, panel.series, strict=True)
-                    rows = [_placed(row, len(s), columns, horizon) for row, s in pairs]
-                found.append(torch.from_numpy(np.stack(rows)))
+        for column, is_flag in _rows(panel, role, is_category):
+            rows = [_of(s, panel, column) for s in panel.series]
+            rows = [_stood_in(row, column, is_flag, *scales[column.name]) for row in rows]
+            if role != "static":
+                pairs = zip(rows, panel.series, strict=True)
+                rows = [_placed(row, len(s), columns, horizon) for row, s in pairs]
+            found.append(torch.from_numpy(np.stack(rows)))
         return found
 
     known, known_codes = held("known", False), held("known", True)
@@ -110,10 +124,25 @@ def beside(panel: Panel, scale: Standard | None, columns: int, horizon: int) -> 
     )
 
 
+def _stood_in(row: Floats, column: Column, is_flag: bool, centre: float, unit: float) -> Floats:
+    """One row on its scale, with what stands for missing cells; NaN stays where nothing is known."""
+    gone = np.isinf(row)
+    if is_flag:
+        return np.where(np.isnan(row), np.nan, gone)
+    if column.levels is not None:
+        return np.where(gone, len(column.levels) + 1.0, row)
+    row = (row - centre) / unit
+    if not gone.any():
+        return row
+    last = np.maximum.accumulate(np.where(gone, -1, np.arange(len(row))))
+    return np.where(last < 0, 0.0, row[last])
+
+
 def _level_counts(panel: Panel) -> tuple[int, ...]:
     moving = [c for c in panel.columns if c.role != "static"]
     still = [c for c in panel.columns if c.role == "static"]
-    return tuple(len(c.levels) + 1 for c in (*moving, *still) if c.levels is not None)
+    each = [c for c in (*moving, *still) if c.levels is not None]
+    return tuple(len(c.levels or ()) + 1 + c.absent for c in each)
 
 
 def _stack(parts: list[Tensor], shape: tuple[int, int]) -> Tensor:

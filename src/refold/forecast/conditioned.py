@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from refold.data.beside import Beside, Told
-from refold.data.window import Look
 
 # Units between the state and a correction.
 _UNITS = 32
@@ -28,28 +27,33 @@ _UNITS = 32
 class Conditioned(nn.Module):
     """Covariates of one panel, as a network is told of them.
 
+    lags: where continuations take theirs from, as `Look.lags` has it. hidden: numbers of a state u.
+
     Shapes  told of origins (T, B) -> features (T, B, size) and corrections (t, B, horizon).
     """
 
-    def __init__(self, beside: Beside, look: Look, hidden: int) -> None:
+    def __init__(
+        self, beside: Beside, horizon: int, lags: tuple[tuple[int, int], ...], hidden: int
+    ) -> None:
         super().__init__()
-        self.known = beside.known_codes
-        ended = beside.codes[..., : beside.codes.shape[-1] - look.horizon]
+        self.known, self.horizon = beside.known_codes, horizon
+        ended = beside.codes[..., : beside.codes.shape[-1] - horizon]
         held = [*ended, *beside.static_codes.T]
         pairs = zip(beside.levels, held, strict=True)
         self.vectors = nn.ModuleList(_vectors(levels, codes) for levels, codes in pairs)
         widths = [_width(levels) for levels in beside.levels]
         self.size = sum(widths)
-        places = 2 + len(look.lags)
-        inputs = beside.known_numbers * (1 + places) + sum(widths[: self.known]) * places
-        self.ahead = bool(inputs)
-        if self.ahead:
+        places = 2 + len(lags)
+        inputs = self.inputs_ahead = (
+            beside.known_numbers * (1 + places) + sum(widths[: self.known]) * places
+        )
+        if inputs:
             self.effects = nn.Linear(hidden + self.size, inputs)
             nn.init.zeros_(self.effects.weight)
             nn.init.zeros_(self.effects.bias)
             self.inputs = nn.Linear(inputs, _UNITS, bias=False)
             self.state = nn.Linear(hidden + self.size, _UNITS)
-            self.step = nn.Parameter(torch.zeros(look.horizon, _UNITS))
+            self.step = nn.Parameter(torch.zeros(horizon, _UNITS))
             self.out = nn.Linear(_UNITS, 2, bias=False)
             with torch.no_grad():
                 self.out.weight.mul_(0.1)
@@ -61,14 +65,23 @@ class Conditioned(nn.Module):
 
     def correction(self, u: Tensor, told: Told, expected: Tensor) -> Tensor:
         """What covariates of each step change: (t, B, horizon), in the units of the values."""
-        if not self.ahead:
+        if not self.inputs_ahead:
             return torch.zeros_like(expected)
-        d = torch.cat([told.ahead, *self._steps(told.ahead_codes)], dim=-1)
+        d = self.ahead(told)
         state = torch.cat([u, self.features(told)[-len(u) :]], dim=-1)
         linear = (self.effects(state)[..., None, :] * d).sum(dim=-1)
         v = torch.relu(self.state(state)[..., None, :] + self.inputs(d) + self.step)
         often, sized = self.out(v).unbind(-1)
         return (linear + often) * told.usual + sized * expected
+
+    def ahead(self, told: Told) -> Tensor:
+        """What is known of each step, and how far it is from elsewhere: d, (t, B, horizon, inputs_ahead)."""
+        return torch.cat([told.ahead, *self._steps(told.ahead_codes)], dim=-1)
+
+    @property
+    def tables(self) -> list[nn.Embedding]:
+        """The vectors of each category, in the order of `Beside.levels`."""
+        return [layer for layer in self.vectors if isinstance(layer, nn.Embedding)]
 
     def _steps(self, codes: Tensor) -> list[Tensor]:
         """Of each known category its vector at the step, and what it differs by from elsewhere."""

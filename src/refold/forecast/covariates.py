@@ -7,7 +7,7 @@ historical  known up to the last value of a series: a temperature, another serie
 
 Numbers stay as they are until a model is trained (`beside.py` has its scale). Text, booleans and what is
 named as categorical become codes: 1, 2, ... in the order of the alphabet, 0 for a level that the model
-does not know.
+does not know. A cell that is missing stays missing here: ABSENT. What stands for it is in `beside.py`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from numpy.typing import NDArray
 
 from refold.errors import DataError
 
-from . import calendar
 from .calendar import Frequency, Stamps
 from .stamps import MISSING, as_numbers
 
 Floats = NDArray[np.float64]
 Role = Literal["known", "historical", "static"]
 
+# A cell that is missing: no number of a table is infinite. NaN is where nothing is known, behind what was given.
+ABSENT = np.inf
 # Columns of covariates in a frame of refold's own: apart from unique_id, ds, y, row.
 PREFIX = "x:"
 # A column of text is one of numbers where this share of its cells are: one bad cell is an error.
@@ -83,25 +84,28 @@ NO_COVARIATES = Covariates()
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One covariate. levels: of a category, those that there are; None for numbers."""
+    """One covariate. levels: of a category, those that there are; None for numbers. absent: were cells missing in what
+    the model was trained on? In no other column may they be."""
 
     name: str
     role: Role
     levels: tuple[str, ...] | None = None
+    absent: bool = False
 
     def __str__(self) -> str:
         kind = "numbers" if self.levels is None else f"{len(self.levels)} levels"
-        return f"{self.name} ({self.role}, {kind})"
+        return f"{self.name} ({self.role}, {kind}{', some missing' * self.absent})"
 
     def read(self, cells: pl.Series) -> pl.Series:
-        """Numbers, or codes of levels: float64, null where nothing is given or it is no number."""
+        """Numbers, or codes of levels: float64, ABSENT where nothing is given, null where it is no number."""
         if self.levels is None:
             numbers = as_numbers(cells)
-            return pl.select(pl.when(numbers.is_finite()).then(numbers)).to_series()
+            read = pl.when(_is_empty(cells)).then(ABSENT).when(numbers.is_finite()).then(numbers)
+            return pl.select(read).to_series()
         codes = pl.Series(range(1, len(self.levels) + 1), dtype=pl.Float64)
         text = _texts(cells)
         found = text.replace_strict(list(self.levels), codes, default=0.0, return_dtype=pl.Float64)
-        return pl.select(pl.when(text.is_not_null()).then(found)).to_series()
+        return pl.select(pl.when(text.is_null()).then(ABSENT).otherwise(found)).to_series()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,10 +136,17 @@ def _texts(cells: pl.Series) -> pl.Series:
     return pl.select(pl.when(~text.is_in(MISSING)).then(text)).to_series()
 
 
+def _is_empty(cells: pl.Series) -> pl.Series:
+    if cells.dtype == pl.String:
+        return cells.is_null() | cells.is_in(MISSING).fill_null(False)
+    gone = cells.is_nan() if cells.dtype.is_float() else pl.Series([False] * len(cells))
+    return cells.is_null() | gone.fill_null(False)
+
+
 def columns_of(frame: pl.DataFrame, given: Covariates) -> tuple[Column, ...]:
-    """What kind each column is, from what it holds."""
+    """What kind each column is, from what it holds; whether cells are missing is found out later."""
     return tuple(
-        Column(name, role, _levels(frame[PREFIX + name], name in given.categorical))
+        Column(name, role, _levels(frame[PREFIX + name], name in given.categorical), absent=True)
         for role in _ROLES
         for name in getattr(given, role)
     )
@@ -157,28 +168,10 @@ def of_columns(columns: Sequence[Column]) -> Covariates:
 
 
 def encoded(frame: pl.DataFrame, columns: Sequence[Column]) -> pl.DataFrame:
-    """The frame with its covariates as numbers and codes; null where there is none."""
+    """The frame with its covariates as numbers and codes; see `Column.read`."""
     return frame.with_columns(
         c.read(frame[PREFIX + c.name]).alias(PREFIX + c.name) for c in columns
     )
-
-
-def refuse_absent(
-    raw: pl.DataFrame, read: pl.DataFrame, columns: Sequence[Column], where: str
-) -> None:
-    """Errors  DataError with the first cell that could not be read: series, column, row. raw: rows as
-    they were given, among them all of read."""
-    for column in columns:
-        bad = read[PREFIX + column.name].is_null()
-        if bad.any():
-            at = int(bad.arg_max() or 0)
-            row, stamp = read["row"][at], read["ds"][at]
-            cell = raw.filter(pl.col("row") == row)[PREFIX + column.name][0]
-            empty = cell is None or cell in MISSING or cell != cell
-            what = "is missing" if empty else f"{cell!r} is no finite number"
-            fact = f"series {read['unique_id'][at]}, row {row}: {column.role} covariate "
-            fact += f"{column.name!r} at {stamp} {what}"
-            raise DataError(fact, "fill it in, or leave the covariate out", where)
 
 
 def refuse_changing(read: pl.DataFrame, columns: Sequence[Column], where: str) -> None:
@@ -186,8 +179,9 @@ def refuse_changing(read: pl.DataFrame, columns: Sequence[Column], where: str) -
     for column in columns:
         if column.role != "static":
             continue
-        name = PREFIX + column.name
-        away = read[name] != read.select(pl.col(name).first().over("unique_id")).to_series()
+        cell = pl.col(PREFIX + column.name)
+        first = cell.filter(cell.is_finite()).first().over("unique_id")
+        away = read.select((cell.is_finite() & (cell != first)).fill_null(False)).to_series()
         if away.any():
             at = int(away.arg_max() or 0)
             fact = f"series {read['unique_id'][at]}, row {read['row'][at]}: static covariate "
@@ -196,29 +190,21 @@ def refuse_changing(read: pl.DataFrame, columns: Sequence[Column], where: str) -
 
 
 def values_of(group: pl.DataFrame, columns: Sequence[Column], places: NDArray[np.int64]) -> Values:
-    """The covariates of one series, from its rows and their places on its grid; NaN in gaps."""
+    """The covariates of one series, from its rows and their places on its grid. In gaps they are missing."""
 
     def of(role: Role) -> Floats:
         names = [PREFIX + c.name for c in columns if c.role == role]
-        found = np.full((int(places[-1]) + 1, len(names)), np.nan)
+        found = np.full((int(places[-1]) + 1, len(names)), ABSENT)
         found[places] = group.select(names).to_numpy().reshape(len(places), -1)
         return found
 
-    return Values(of("known"), of("historical"), of("static")[0])
+    return Values(of("known"), of("historical"), _first_given(of("static")))
 
 
-def refuse_gaps(
-    name: str, values: Values, columns: Sequence[Column], stamps: Stamps, where: str
-) -> None:
-    """Errors  DataError where a stamp has no row, so that its covariates are not known."""
-    length = len(values.historical)
-    both = np.concatenate([values.historical, values.known[:length]], axis=1)
-    gone = np.isnan(both).any(axis=1)
-    if gone.any():
-        named = next(c.name for c in columns if c.role != "static")
-        fact = f"series {name} has no row for {calendar.text(stamps[int(gone.argmax())])}, so "
-        fact += f"covariate {named!r} is not known there"
-        raise DataError(fact, "give the row, with an empty target where it was not observed", where)
+def _first_given(static: Floats) -> Floats:
+    """Of every column (N, S) the first cell that is not missing, or ABSENT: (S,)."""
+    at = np.isfinite(static).argmax(axis=0)
+    return static[at, np.arange(static.shape[1])]
 
 
 def with_future(

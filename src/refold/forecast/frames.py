@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ from refold.errors import DataError
 from refold.ir.trace import Cell
 
 from .anomalies import find_anomalies
-from .backtest import Backtest, backtest_panel
+from .backtest import backtest_panel
 from .covariates import NO_COVARIATES, Covariates, of_columns
 from .distribution import refuse_uncounted
 from .forecaster import Fitted, fit_panel, further, on_panel, refuse_outside
+from .framed import Backtested, TunedFrames
 from .importance import find_importance
 from .intervals import Calibration, Sides, calibrate, check_levels
 from .panel import Panel, from_frame, with_future_frame
@@ -36,36 +37,8 @@ from .tables import (
     paths_frame,
     trials_frame,
 )
-from .tuning import Tuned, tune_panel
+from .tuning import tune_panel
 from .update import appended
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Backtested:
-    """A backtest as tables, in the kind of frame that was given.
-
-    frame: unique_id, ds, cutoff, y, y_hat, and y_hat-lo-95, y_hat-hi-95 for every level. metrics: a
-    row for each method. by_horizon: a row for each step ahead, a column for each method. found: the
-    same as records.
-    """
-
-    frame: Any
-    metrics: Any
-    by_horizon: Any
-    found: Backtest
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TunedFrames:
-    """A search for settings as a table, in the kind of frame that was given.
-
-    trials: a row for each, with its error and what it tried. settings: those of the best. found: the
-    same as records.
-    """
-
-    trials: Any
-    settings: Settings
-    found: Tuned
 
 
 class Forecaster:
@@ -179,9 +152,7 @@ class Forecaster:
         Errors  DataError for a level that the series are too short for, and for a covariate that is not
         known as far ahead.
         """
-        fitted = self._used("predict")
-        if future is not None:
-            fitted = on_panel(fitted, with_future_frame(fitted.panel, future))
+        fitted = self._ahead("predict", future)
         levels = () if level is None else check_levels(level)
         steps = self.horizon if horizon is None else horizon
         check_paths(1, steps)
@@ -191,15 +162,18 @@ class Forecaster:
         found = predicted_longer(fitted, steps, self.calibration, levels, seed)
         return self._kind.of_frame(forecast_frame(fitted.panel, found.values, found.bands))
 
-    def simulate(self, paths: int = 100, *, horizon: int | None = None, seed: int = 0) -> Any:
+    def simulate(
+        self, paths: int = 100, *, horizon: int | None = None, seed: int = 0, future: Any = None
+    ) -> Any:
         """Sampled paths of what may come: unique_id, ds, path, y_hat, paths numbered from 1.
 
         horizon: None is the trained one; beyond it, what was sampled is fed back. Without a head, the
-        first time calibrates. See `refold.forecast.simulate`.
+        first time calibrates. future: as in `predict`. See `refold.forecast.simulate`.
 
-        Errors  DataError for numbers that cannot be, and for series too short to calibrate.
+        Errors  DataError for numbers that cannot be, for series too short to calibrate, and for a
+        covariate that is not known as far ahead.
         """
-        fitted = self._used("simulate")
+        fitted = self._ahead("simulate", future)
         check_paths(paths, self.horizon if horizon is None else horizon, seed)
         if self._unmeasured:
             self.calibrate()
@@ -377,6 +351,13 @@ class Forecaster:
             return self._kind, self._used(verb, "or pass a frame").panel
         panel = self._read(frame)
         return Kind.of(frame, panel), panel
+
+    def _ahead(self, verb: str, future: Any) -> Fitted:
+        """The networks, with what a frame says of the future where one is given."""
+        fitted = self._used(verb)
+        return (
+            fitted if future is None else on_panel(fitted, with_future_frame(fitted.panel, future))
+        )
 
     def _used(self, verb: str, other: str = "") -> Fitted:
         return self.fitted or self._trained(verb, other)

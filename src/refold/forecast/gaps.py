@@ -8,8 +8,9 @@ import polars as pl
 from refold.errors import DataError
 
 from . import calendar
+from .absent import refuse_gaps
 from .calendar import Frequency, Stamps
-from .covariates import Column, refuse_gaps, values_of
+from .covariates import Column, values_of
 from .series import Series
 
 # Observed values make up at least this share of a grid. With fewer, a stamp is wrong or the spacing is.
@@ -50,7 +51,7 @@ def on_grid(
     """One series, NaN where nothing was observed. Rows are in order of time.
 
     Errors  DataError for two values at one stamp, a stamp off the grid, a grid nearly without values,
-    and a gap where there are covariates.
+    and a gap where there are covariates that were nowhere missing before.
     """
     name, y = group["unique_id"][0], group["y"].cast(pl.Float64).to_numpy()
     places = _places(group, stamps, frequency, where)

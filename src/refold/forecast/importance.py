@@ -17,34 +17,26 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from refold.data import window
-from refold.data.beside import Beside, Place, exchanged, is_seen
 from refold.data.scale import choose_transform
-from refold.data.window import Past
 from refold.errors import DataError
 
-from .beside import places
-from .course import Course
 from .distribution import is_counted, refuse_uncounted
 from .forecaster import MARGIN, Fitted, Progress, fit_panel, one_thread
-from .model import OriginNetwork, Told, answered, tell
 from .origins import origins_for
 from .panel import Panel
 from .rolled import Rolled, rolled
-from .sequences import Measured, chain, measured
+from .sequences import Measured, measured
 from .settings import Settings
+from .views import Goal, View, views_of
 
 Floats = NDArray[np.float64]
 
-LINE = "linear autoregression"
-COVARIATE = "covariate "
 # Pairs of a series and an origin that are looked at: more change the means by less than chance does.
 _MOST = 2000
 
@@ -110,9 +102,6 @@ def find_importance(
         >>> found.names[0], found.means[0]
     """
     began = time.perf_counter()
-    if settings.over != "origins":
-        fact = f"a network over {settings.over} reads single values, which are no groups of inputs"
-        raise DataError(fact, 'take over="origins"', "explain")
     if isinstance(repeats, bool) or not isinstance(repeats, int | np.integer) or repeats < 2:
         fact = f"repeats is {repeats!r}"
         raise DataError(fact, "give a whole number of at least 2: they differ by chance", "explain")
@@ -147,23 +136,16 @@ def _permuted(
     draw = torch.Generator().manual_seed(seed)
     before = rolled(fitted, panel, fitted.horizon + origins)
     rows, back = _pairs(len(panel.series), origins, fitted.horizon, draw)
-    views = _views(before, rows, back)
+    views, goal = views_of(before, rows, back)
     names = list(dict.fromkeys(name for view in views for name in view.names))
-    error = _error(before, views, rows, back)
+    error = _error(before, views, goal, rows)
     rises = np.empty((len(names), repeats))
     for repeat in range(repeats):
         order = torch.randperm(len(rows), generator=draw)
         for i, name in enumerate(names):
             moved = [view.exchanged(name, order) for view in views]
-            rises[i, repeat] = _error(before, moved, rows, back) - error
+            rises[i, repeat] = _error(before, moved, goal, rows) - error
     return names, error, rises
-
-
-def _views(before: Rolled, rows: Tensor, back: Tensor) -> list[_View]:
-    fitted = before.fitted
-    named = places(fitted.panel)
-    members = zip(fitted.networks, before.pasts, fitted.courses, strict=True)
-    return [_View.of(*member, rows, back, named) for member in members]  # type: ignore[arg-type]
 
 
 def _pairs(series: int, origins: int, horizon: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -176,90 +158,12 @@ def _pairs(series: int, origins: int, horizon: int, draw: torch.Generator) -> tu
     return rows[chosen], back[chosen]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _View:
-    """What one network is told at some origins.
-
-    Shapes  groups (T, B, features of it) each; told: all of them, and what goes beside; of: which group
-            each continuation is of; width (1, B, 1, 1), their unit. columns: where covariates stand in
-            `seen`.
-    """
-
-    network: OriginNetwork
-    groups: dict[str, Tensor]
-    told: Told
-    of_bases: tuple[str, ...]
-    width: Tensor
-    covariates: Beside | None
-    places: dict[str, Place]
-
-    @staticmethod
-    def of(
-        network: OriginNetwork,
-        past: Past,
-        course: Course,
-        rows: Tensor,
-        back: Tensor,
-        named: dict[str, Place],
-    ) -> _View:
-        columns = chain(past.columns - 1 - back, course)
-        return _View(
-            network,
-            window.told(past, rows, columns),
-            tell(past, rows, columns, 1),
-            (*past.look.groups, *[LINE] * (past.line is not None)),
-            window.unit(past, rows, columns[-1:])[..., None, None],
-            past.beside,
-            {COVARIATE + name: place for name, place in named.items()},
-        )
-
-    @property
-    def names(self) -> Sequence[str]:
-        """The groups of inputs, each once."""
-        own = [name for name in self.groups if name not in (window.MOVES, window.COVARIATES)]
-        return list(dict.fromkeys((*own, *self.of_bases, *self.places)))
-
-    def exchanged(self, name: str, order: Tensor) -> _View:
-        """One group as other origins have it."""
-        if name in self.places:
-            return self._other_covariate(self.places[name], order)
-        groups = dict(self.groups)
-        # What a walk's last moves were is said by its recent values too.
-        for moved in (name, *[window.MOVES] * (name == window.RECENT)):
-            if moved in groups:
-                groups[moved] = groups[moved][:, order]
-        own = torch.tensor([group == name for group in self.of_bases])
-        there = (self.told.bases / self.width)[:, order] * self.width
-        bases = torch.where(own[:, None], there, self.told.bases)
-        return self._told_anew(groups, bases=bases)
-
-    def _other_covariate(self, place: Place, order: Tensor) -> _View:
-        assert self.covariates is not None and self.told.beside is not None
-        seen = self.groups[window.COVARIATES]
-        own = is_seen(self.covariates, place, seen.shape[-1])
-        groups = {**self.groups, window.COVARIATES: torch.where(own, seen[:, order], seen)}
-        beside = exchanged(self.covariates, self.told.beside, place, order)
-        return self._told_anew(groups, beside=beside)
-
-    def _told_anew(self, groups: dict[str, Tensor], **parts: Any) -> _View:
-        told = self.told._replace(features=window.joined(groups), **parts)
-        return replace(self, groups=groups, told=told)
-
-    @torch.no_grad()
-    def forecast(self) -> Tensor:
-        """The centre of all steps ahead, z: (B, H)."""
-        found = answered(self.network, self.told)[0]
-        return found if self.network.head is None else found[..., 0]
-
-
-def _error(before: Rolled, views: Sequence[_View], rows: Tensor, back: Tensor) -> float:
+def _error(before: Rolled, views: Sequence[View], goal: Goal, rows: Tensor) -> float:
     """The mean error of the networks' mean, in naive errors of each series."""
-    data, past = before.data, before.pasts[0]
-    assert isinstance(past, Past)
+    data = before.data
     z = torch.stack([view.forecast() for view in views]).mean(dim=0)
-    goal, exists = (one[0] for one in window.targets(past, rows, (past.columns - 1 - back)[None]))
     slope, offset, unit = (one[rows][:, None] for one in (data.slope, data.offset, data.unit))
-    f, d = (measured(part, data.transform, slope, offset) for part in (z, goal))
+    f, d = (measured(part, data.transform, slope, offset) for part in (z, goal.z))
     if is_counted(before.fitted.settings.head):
         f = Measured(data, rows).count(z) / unit
-    return float((f - d).abs()[exists].mean())
+    return float((f - d).abs()[goal.exists].mean())

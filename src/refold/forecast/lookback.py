@@ -27,7 +27,8 @@ class Lookback:
 
     Units  back: values before an origin; segment: values in one step of the recurrence; dilations: of each layer, in
     such steps; steps: of the optimiser; together: windows in one of them, of every series where they have names, of any
-    where they have none; names: the series that have a vector of their own, () where there are too many.
+    where they have none; names: the series that have a vector of their own, () where there are too many; seasons: those
+    that pass within a window.
     """
 
     back: int
@@ -40,6 +41,7 @@ class Lookback:
     hidden: int
     dropout: float
     squared: bool
+    seasons: tuple[int, ...] = ()
 
     @property
     def batch(self) -> int:
@@ -53,8 +55,8 @@ def over_segments(
     """A few whole segments of a season each, or of a part of the horizon where no season passes in it."""
     waves = bool(seasons) and seasons[0] <= horizon
     segment = settings.segment or (seasons[0] if waves else max(1, -(-horizon // _CUTS)))
-    back = settings.look_back or _back(seasons, horizon)
-    return _lookback(-(-back // segment) * segment, segment, (1,), horizon, names, points, settings)
+    back = -(-(settings.look_back or _back(seasons, horizon)) // segment) * segment
+    return _lookback(back, segment, (1,), seasons, horizon, names, points, settings)
 
 
 def over_steps(
@@ -63,13 +65,14 @@ def over_steps(
     """Single values, by layers of which the second looks back a season, the third the next longer one."""
     back = settings.look_back or min(_LONGEST, _back(seasons, horizon))
     dilations = settings.dilations or _dilations(seasons, back, settings.layers)
-    return _lookback(back, 1, dilations, horizon, names, points, settings)
+    return _lookback(back, 1, dilations, seasons, horizon, names, points, settings)
 
 
 def _lookback(
     back: int,
     segment: int,
     dilations: tuple[int, ...],
+    seasons: tuple[int, ...],
     horizon: int,
     names: Sequence[str],
     points: int,
@@ -86,8 +89,9 @@ def _lookback(
         settings.steps or _steps(points),
         together if number <= _FEW else settings.batch or _TOGETHER,
         settings.hidden or _hidden(points),
-        0.5 if settings.dropout is None else settings.dropout,
+        _dropout(settings),
         settings.error == "squared",
+        tuple(s for s in seasons if s <= back),
     )
 
 
@@ -109,6 +113,13 @@ def _dilations(seasons: tuple[int, ...], back: int, layers: int | None) -> tuple
 def _hidden(points: int) -> int:
     """Units: a small panel is soon known by heart."""
     return next(units for units, least in ((256, 50_000), (128, 5_000), (64, 0)) if points >= least)
+
+
+def _dropout(settings: Settings) -> float:
+    """Units that are left out make errors in training that a distribution takes for its own: it would be too wide."""
+    if settings.dropout is not None:
+        return settings.dropout
+    return 0.5 if settings.head == "point" else 0.1
 
 
 def _steps(points: int) -> int:

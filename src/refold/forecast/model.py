@@ -56,7 +56,8 @@ class OriginNetwork(nn.Module):
         super().__init__()
         self.chance = Chance(course.dropout, course.noise)
         hidden = course.hidden
-        self.covariates = None if beside is None else Conditioned(beside, course.look, hidden)
+        lags = course.look.lags
+        self.covariates = None if beside is None else Conditioned(beside, horizon, lags, hidden)
         further_features = 0 if self.covariates is None else self.covariates.size
         self.embed = nn.Linear(features + further_features, hidden)
         self.recurrence = recurrence(settings, hidden, stacked(settings))

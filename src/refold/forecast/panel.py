@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from refold.errors import DataError
 
 from . import calendar
+from .absent import note_of_absent, settled
 from .calendar import Frequency, Stamps
 from .clock import Clock, offset_of, read_clock
 from .covariates import (
@@ -29,11 +30,8 @@ from .covariates import (
     Column,
     Covariates,
     columns_of,
-    encoded,
-    refuse_absent,
-    refuse_changing,
-    with_future,
 )
+from .described import beside_of, further, read_covariates
 from .gaps import observed_rows, on_grid
 from .resample import Resample, resampled
 from .seasons import find_seasons
@@ -41,6 +39,7 @@ from .series import Series
 from .stamps import (
     MISSING,
     are_compact,
+    as_array,
     as_numbers,
     compact_dates,
     is_temporal,
@@ -331,14 +330,16 @@ def _panel(
     frame = observed_rows(placed, where, leading=like is None)
     columns = like.columns if like else columns_of(placed, covariates)
     if columns:
-        frame = _read_covariates(frame, columns, where)
+        frame = read_covariates(frame, columns, where)
     groups = frame.partition_by("unique_id", maintain_order=True)
-    stamps = [_array(group["ds"]) for group in groups]
+    stamps = [as_array(group["ds"]) for group in groups]
     frequency = like.frequency if like else _frequency(stamps, freq)
     parts = zip(groups, stamps, strict=True)
     series = tuple(on_grid(group, own, frequency, where, columns) for group, own in parts)
+    if columns and not like:
+        columns = settled(columns, beside_of(series))
     if any(c.role == "known" for c in columns):
-        series = _further(series, placed, columns, frequency, where)
+        series = further(series, placed, columns, frequency, where)
     if like:
         return replace(like, series=series, notes=(*notes, *told))
     # For the search, the last value goes on where one is missing.
@@ -348,46 +349,10 @@ def _panel(
     notes += (
         *_of_missing(series),
         *(["covariates: " + ", ".join(map(str, columns))] * bool(columns)),
+        *note_of_absent(columns, beside_of(series)),
     )
     filled = tuple(s.filled(found) for s in series)
     return Panel(filled, frequency, found, clock, notes, columns, resample)
-
-
-def _read_covariates(frame: pl.DataFrame, columns: Sequence[Column], where: str) -> pl.DataFrame:
-    """Rows with their covariates as numbers; none may be missing."""
-    read = encoded(frame, columns)
-    refuse_absent(frame, read, columns, where)
-    refuse_changing(read, columns, where)
-    return read
-
-
-def _further(
-    series: Sequence[Series],
-    frame: pl.DataFrame,
-    columns: Sequence[Column],
-    frequency: Frequency,
-    where: str,
-) -> tuple[Series, ...]:
-    """Series with what is known ahead, from the rows behind their ends."""
-    known = tuple(c for c in columns if c.role == "known")
-    last = np.stack([s.stamps[-1] for s in series])
-    ends = pl.DataFrame({"unique_id": [s.name for s in series], "_end": last})
-    later = frame.join(ends, on="unique_id", maintain_order="left")
-    later = later.filter(pl.col("ds") > pl.col("_end"))
-    read = encoded(later, known)
-    refuse_absent(later, read, known, where)
-    rows = {g["unique_id"][0]: g for g in read.partition_by("unique_id", maintain_order=True)}
-    names = [PREFIX + c.name for c in known]
-    found = []
-    for one in series:
-        group = rows.get(one.name)
-        if group is not None and one.beside:
-            cells, stamps = group.select(names).to_numpy(), _array(group["ds"])
-            start, length = one.stamps[0], len(one)
-            beside = with_future(one.beside, stamps, cells, frequency, start, length)
-            one = replace(one, beside=beside)
-        found.append(one)
-    return tuple(found)
 
 
 def _with_future(panel: Panel, frame: pl.DataFrame, where: str) -> Panel:
@@ -401,7 +366,7 @@ def _with_future(panel: Panel, frame: pl.DataFrame, where: str) -> Panel:
     if strange.height:
         fact = f"row {strange['row'][0]}: series {strange['unique_id'][0]} is not known"
         raise DataError(fact, "mend its name, or leave the row out", where)
-    series = _further(panel.series, _ordered(frame), panel.columns, panel.frequency, where)
+    series = further(panel.series, _ordered(frame), panel.columns, panel.frequency, where)
     return replace(panel, series=series)
 
 
@@ -486,9 +451,3 @@ def _ordered(frame: pl.DataFrame) -> pl.DataFrame:
     keys = pl.DataFrame({"unique_id": first, "_order": range(len(first))})
     placed = frame.join(keys, on="unique_id", how="left", maintain_order="left")
     return placed.sort("_order", "ds", maintain_order=True).drop("_order")
-
-
-def _array(stamps: pl.Series) -> Stamps:
-    if stamps.dtype.is_integer():
-        return stamps.cast(pl.Int64).to_numpy()
-    return stamps.cast(pl.Datetime("us")).to_numpy().astype("datetime64[us]")

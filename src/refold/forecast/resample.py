@@ -60,7 +60,7 @@ def resampled(
     """One row per series and step: stamped with the start of the step.
 
     The observed values of a step become their mean, sum or last; a step without any has no row, and is
-    missing. Of covariates the last of a step is taken. row is that of the step's first row.
+    missing. Of covariates the last cell of a step that is not empty is taken. row is that of the step's first row.
 
     Errors  DataError for steps that are only numbered.
     """
@@ -71,7 +71,7 @@ def resampled(
     of = {"mean": y.mean(), "sum": y.sum(), "last": y.last()}[how.aggregate]
     # The sum of no value at all is 0, and nothing was observed.
     value = pl.when(y.len() > 0).then(of).alias("y")
-    last = [pl.col(PREFIX + name).last() for name in covariates]
+    last = [pl.col(PREFIX + name).drop_nulls().last() for name in covariates]
     placed = frame.sort("ds", maintain_order=True).with_columns(
         pl.col("ds").dt.truncate(every(how.step))
     )

@@ -24,17 +24,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from refold.data import window
 from refold.errors import DataError
 
-from .course import Course
+from .covariates import Values
 from .distribution import in_units
+from .families import FAMILIES
 from .forecaster import Fitted, on_panel, predict_distribution, predict_panel
 from .intervals import Band, Calibration, moved, unit_of
-from .model import OriginNetwork, forecast
 from .panel import Panel, Series
 from .predicted import Predicted, predicted
-from .sequences import Measured, chain, first_origins, past_of, scaled
+from .sequences import Measured, scaled
+from .ways import way_of
 
 Floats = NDArray[np.float64]
 
@@ -42,8 +42,6 @@ Floats = NDArray[np.float64]
 _PATHS = 200
 # Series that are forecast together, each path of each series being one.
 _TOGETHER = 4000
-# ... and whose past is forecast again, from every origin of a chain.
-_AT_ONCE = 512
 
 
 def simulate_panel(
@@ -103,12 +101,22 @@ def _walked(
 def _appended(panel: Panel, paths: Sequence[Floats]) -> Panel:
     """Every path as a series of its own, under the name of the one it goes on from."""
     ahead = panel.future(paths[0].shape[1])
-    series = [
-        Series(s.name, np.concatenate([s.stamps, stamps]), np.concatenate([s.values, path]))
-        for s, stamps, own in zip(panel.series, ahead, paths, strict=True)
-        for path in own
-    ]
+    series = []
+    for s, stamps, own in zip(panel.series, ahead, paths, strict=True):
+        stamps, beside = np.concatenate([s.stamps, stamps]), _beside(s, len(stamps))
+        series += [
+            Series(s.name, stamps, np.concatenate([s.values, path]), beside=beside) for path in own
+        ]
     return replace(panel, series=tuple(series))
+
+
+def _beside(series: Series, steps: int) -> Values | None:
+    """The covariates so much further on: historical ones stay what they were last."""
+    held = series.beside
+    if held is None:
+        return None
+    later = np.repeat(held.historical[-1:], steps, axis=0)
+    return held.followed_by(Values(held.known[:0], later, held.static), len(series))
 
 
 # One block: a trained horizon of every path
@@ -189,27 +197,19 @@ def _ranks(scores: Floats) -> Floats:
 @torch.no_grad()
 def _scores_seen(fitted: Fitted) -> Floats:
     """Scores of the first network's forecasts in the trained part: (n, H); none of short series."""
-    network, way, data = fitted.networks[0], fitted.courses[0], fitted.data
-    assert isinstance(network, OriginNetwork) and isinstance(way, Course)  # no others have heads
+    data, family = fitted.data, FAMILIES[fitted.settings.head]()
     # What was made for forecasts from the end reaches no further back than these ask for.
     names = [s.name for s in fitted.panel.series]
     scales = dict(zip(names, data.scales, strict=True))
     whole = scaled(fitted.panel, fitted.horizon, data.transform, scales, data.beside)
-    past = past_of(fitted.panel, replace(whole, lines=data.lines), way)
-    head = network.head
-    assert head is not None
-    first, found = first_origins(past, way), []
-    generator = torch.Generator().manual_seed(0)
-    for rows in torch.arange(len(past.z)).split(_AT_ONCE):
-        columns = chain(torch.full_like(rows, past.columns - 1 - fitted.horizon), way)
-        near = columns[-way.counted :]
-        z, exists = window.targets(past, rows, near)
-        given = forecast(network, past, rows, columns, way.counted)
-        exists = exists.all(dim=-1) & (near >= first[rows])
-        measure, chance = Measured(data, rows), torch.rand(z.shape, generator=generator)
-        z = measure.count(z.double()).round() if head.family.counts else z.double()
-        given = in_units(head.family, given, measure)
-        found.append(head.family.score(given, z, chance.double())[exists])
+    whole, way = replace(whole, lines=data.lines), way_of(fitted.settings)
+    generator, found = torch.Generator().manual_seed(0), []
+    for cast in way.hindcasts(fitted.networks[0], fitted.panel, whole, fitted.courses[0]):
+        z, measure = cast.goal, Measured(data, cast.rows)
+        chance = torch.rand(z.shape, generator=generator)
+        z = measure.count(z.double()).round() if family.counts else z.double()
+        given = in_units(family, cast.given, measure)
+        found.append(family.score(given, z, chance.double())[cast.exists])
     return torch.cat(found).numpy()
 
 

@@ -12,7 +12,7 @@ import polars as pl
 from refold.errors import DataError
 
 from . import calendar
-from .calendar import Frequency
+from .calendar import Frequency, Stamps
 
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?", "-")
 NUMBERED_HINTS = ("ds", "t", "time", "step", "index", "year", "period", "timestamp")
@@ -196,3 +196,10 @@ def _shown(form: str) -> str:
     for code, name in names.items():
         form = form.replace(code, name)
     return form
+
+
+def as_array(stamps: pl.Series) -> Stamps:
+    """Whole numbers, or datetimes in microseconds: (N,)."""
+    if stamps.dtype.is_integer():
+        return stamps.cast(pl.Int64).to_numpy()
+    return stamps.cast(pl.Datetime("us")).to_numpy().astype("datetime64[us]")

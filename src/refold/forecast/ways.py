@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from refold.data.batch import Sequences
+from refold.data.beside import Beside
 from refold.data.window import Past
 from refold.errors import DataError
 
 from . import sequences, windows
 from .course import Course, course
+from .hindcast import Hindcast, of_origins, of_windows
 from .lookback import Lookback, over_segments, over_steps
 from .model import OriginNetwork, tell
 from .panel import Panel
@@ -65,7 +67,8 @@ class Way(Protocol):
     derived from all series once. network: as it starts. learner: with its error, for `fit`. draws: what an epoch trains
     on, and how many that are; processes: that share each batch. ahead: the mean forecast of the networks after the end
     of every series (N, H), or from some origins (B, H), in the units of `Scaled.values`; with a head, parameters
-    (.., H, K). reads: what a recurrence reads for it, (T, N, hidden). told: the network in words.
+    (.., H, K). reads: what a recurrence reads for it, (T, N, hidden). hindcasts: forecasts with distributions from
+    origins that were trained on, part by part. told: the network in words.
     """
 
     def course(self, panel: Panel, horizon: int, settings: Settings, member: int) -> Trained: ...
@@ -87,6 +90,9 @@ class Way(Protocol):
         self, networks: Any, pasts: Any, courses: Any, at: Origins | None = None
     ) -> Tensor: ...
     def reads(self, network: Any, past: Any, course: Any) -> Tensor: ...
+    def hindcasts(
+        self, network: Any, panel: Panel, data: Scaled, course: Any
+    ) -> Iterator[Hindcast]: ...
     def told(self, course: Any) -> str: ...
 
 
@@ -144,6 +150,11 @@ class OverOrigins:
         told = tell(past, rows, chain(torch.full_like(rows, past.columns - 1), course), 1)
         return network.reads(told.features, told.beside)
 
+    def hindcasts(
+        self, network: OriginNetwork, panel: Panel, data: Scaled, course: Course
+    ) -> Iterator[Hindcast]:
+        return of_origins(network, self.past(panel, data, course), course)
+
     def told(self, course: Course) -> str:
         bases = [*course.look.names, *["linear autoregression"] * course.lines]
         mixed = f"a weighted mean of {', '.join(bases)}" if len(bases) > 1 else f"the {bases[0]}"
@@ -155,15 +166,14 @@ class OverWindows:
     """A recurrence over the last values before an origin: see segments.py and steps.py."""
 
     rules: Callable[..., Lookback]
-    build: Callable[[Lookback, Settings], nn.Module]
+    build: Callable[[Lookback, Settings, Beside | None], nn.Module]
 
     def course(self, panel: Panel, horizon: int, settings: Settings, member: int) -> Lookback:
-        if panel.columns:
-            fact = f"there are covariates, and a network over {settings.over} sees none"
-            raise DataError(fact, 'leave them out, or take over="origins"', "Settings")
-        if settings.head != "point":
-            fact = f"the head is {settings.head}, and a network over {settings.over} has none"
-            raise DataError(fact, 'take head="point", or over="origins"', "Settings")
+        if settings.head != "point" and settings.error != "absolute":
+            fact = (
+                f"error is {settings.error!r}, and the head {settings.head} has a loss of its own"
+            )
+            raise DataError(fact, 'leave error out, or take head="point"', "Settings")
         names, points = [s.name for s in panel.series], sum(len(s) for s in panel.series)
         return self.rules(panel.seasons, horizon, names, points, settings)
 
@@ -185,12 +195,14 @@ class OverWindows:
         return windows.windows_of(panel, data, course, back)
 
     def network(self, past: windows.Windows, course: Lookback, settings: Settings) -> nn.Module:
-        return self.build(course, settings)
+        return self.build(course, settings, past.beside)
 
     def learner(
-        self, network: nn.Module, past: windows.Windows, data: Scaled, course: Lookback, mean: Mean
+        self, network: Any, past: windows.Windows, data: Scaled, course: Lookback, mean: Mean
     ) -> nn.Module:
-        return windows.Learner(network, past, course.squared, mean)
+        if network.spreads is not None:
+            windows.begin_by_errors(network.spreads, past)
+        return windows.Learner(network, past, course.squared, mean, data)
 
     def draws(
         self, past: windows.Windows, course: Lookback, seed: int, processes: int
@@ -199,7 +211,7 @@ class OverWindows:
 
     def ahead(
         self,
-        networks: Sequence[nn.Module],
+        networks: Sequence[Any],
         pasts: Sequence[windows.Windows],
         courses: Sequence[Lookback],
         at: Origins | None = None,
@@ -212,7 +224,13 @@ class OverWindows:
         return torch.stack(found).mean(dim=0)
 
     def reads(self, network: Any, past: windows.Windows, course: Lookback) -> Tensor:
-        return network.reads(windows.at_end(past))
+        told = windows.at_end(past)
+        return network.reads(told.windows, told.along)
+
+    def hindcasts(
+        self, network: Any, panel: Panel, data: Scaled, course: Lookback
+    ) -> Iterator[Hindcast]:
+        return of_windows(network, self.past(panel, data, course))
 
     def told(self, course: Lookback) -> str:
         over = f"over {course.back // course.segment} segments of {course.segment} values"

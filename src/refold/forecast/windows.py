@@ -1,24 +1,29 @@
 """From a panel to windows: the last values before an origin, and what followed; every step is an origin.
 
 Networks on windows see every value relative to the last one before the origin, in deviations of the series: a window
-then says how a series has moved, whatever its level (Lin et al. 2023, SegRNN).
+then says how a series has moved, whatever its level (Lin et al. 2023, SegRNN). What a head says is in the units of
+`Scaled.values`, as over origins.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from refold.data import window
 from refold.data.batch import Batch, Sequences
+from refold.data.beside import Beside
 
+from .along import Along, along
+from .beside import beside
+from .heads import WindowHead, lifted
 from .lookback import Lookback
 from .panel import Panel
-from .sequences import Mean, Scaled, mean_of_own
+from .sequences import Mean, Measured, Scaled, mean_of_own
 
 # Draws of windows in an epoch of `fit`: what happens between epochs then costs nothing.
 _EPOCH = 50
@@ -33,7 +38,8 @@ class Windows:
     Shapes  z (N, C) for N series; first (N,): the column of each one's first value, before which it is repeated;
     unit (N,): from there to `Scaled.values`; own (N,): which of the course's vectors is a series' own, -1 for none.
     apart: no series has one, and windows are drawn of any series; else an origin is drawn for all at once.
-    observed (N, C): where no value was filled in; None: everywhere.
+    observed (N, C): where no value was filled in; None: everywhere. beside: covariates, where there are any. seasons:
+    those that pass within a window.
     """
 
     z: Tensor
@@ -44,6 +50,8 @@ class Windows:
     horizon: int
     apart: bool
     observed: Tensor | None
+    beside: Beside | None = None
+    seasons: tuple[int, ...] = ()
     # Nothing is relative to what is usual in the panel; see `data.window.Past.usual`.
     usual: float = 1.0
 
@@ -56,10 +64,13 @@ class Windows:
 class OnWindows(Protocol):
     """A network on windows.
 
-    Shapes  windows (W, S, back) relative to their last values, own (S,) -> (W, S, horizon), relative to the same
+    Shapes  windows (W, S, back) relative to their last values, own (S,) -> (W, S, horizon), relative to the same; with
+    spreads (W, S, horizon, 1 + spreads), see `WindowHead`
     """
 
-    def __call__(self, windows: Tensor, own: Tensor) -> Tensor: ...
+    spreads: WindowHead | None
+
+    def __call__(self, windows: Tensor, own: Tensor, along: Along | None) -> Tensor: ...
 
 
 def windows_of(panel: Panel, data: Scaled, course: Lookback, back: int | None = None) -> Windows:
@@ -75,7 +86,19 @@ def windows_of(panel: Panel, data: Scaled, course: Lookback, back: int | None = 
     apart = not course.names
     scaled = (z / unit[:, None]).float()
     observed = window.where_observed([s.missing for s in panel.series], columns)
-    return Windows(scaled, first, unit.float(), own, course.back, course.horizon, apart, observed)
+    held = beside(panel, data.beside, columns, course.horizon)
+    return Windows(
+        scaled,
+        first,
+        unit.float(),
+        own,
+        course.back,
+        course.horizon,
+        apart,
+        observed,
+        held,
+        course.seasons,
+    )
 
 
 def _ended(y: Tensor, columns: int) -> Tensor:
@@ -85,22 +108,54 @@ def _ended(y: Tensor, columns: int) -> Tensor:
 
 
 def forecast(network: OnWindows, past: Windows, rows: Tensor, columns: Tensor) -> Tensor:
-    """z after origins: rows (S,) say which series, columns (W, S) which steps. (W, S, horizon)."""
+    """z after origins: rows (S,) say which series, columns (W, S) which steps. (W, S, horizon).
+
+    With a head, parameters in the units of `Scaled.values` (W, S, horizon, 1 + spreads).
+    """
+    return answered(network, past, tell(past, rows, columns))
+
+
+class Told(NamedTuple):
+    """What a network is given: windows (W, S, back) relative to their last values (W, S, 1), of rows (S,)."""
+
+    windows: Tensor
+    last: Tensor
+    rows: Tensor
+    along: Along | None
+
+
+def tell(past: Windows, rows: Tensor, columns: Tensor) -> Told:
+    """What is seen from origins: rows (S,) say which series, columns (W, S) which steps."""
     steps = columns[..., None] + torch.arange(1 - past.back, 1)
     seen = window.at(past.z, rows, steps)
-    last = seen[..., -1:]
-    return last + network(seen - last, past.own[rows])
+    last, held = seen[..., -1:], None
+    if past.beside is not None:
+        held = along(past.beside, rows, columns, past.back, past.horizon, past.seasons)
+    return Told(seen - last, last, rows, held)
 
 
-def at_end(past: Windows) -> Tensor:
-    """The windows of all series that a forecast from their end is made of: (1, N, back)."""
-    seen = past.z[:, past.columns - past.back :]
-    return (seen - seen[:, -1:])[None]
+def answered(network: OnWindows, past: Windows, told: Told) -> Tensor:
+    """What `forecast` gives."""
+    found = network(told.windows, past.own[told.rows], told.along)
+    found = lifted(found, told.last, network.spreads)
+    return found if network.spreads is None else network.spreads(found, past.unit[told.rows])
+
+
+def at_end(past: Windows) -> Told:
+    """What a forecast from the end of all series is made of."""
+    rows = torch.arange(len(past.z))
+    return tell(past, rows, torch.full((1, len(rows)), past.columns - 1))
+
+
+def in_values(network: OnWindows, found: Tensor, unit: Tensor) -> Tensor:
+    """What `forecast` gives, in the units of `Scaled.values` with a head and without: unit (S,)."""
+    return found * unit[:, None] if network.spreads is None else found
 
 
 @torch.no_grad()
 def ahead(network: OnWindows, past: Windows, columns: Tensor | None = None) -> Tensor:
-    """From some columns (W,) of every series, the last one if None, in the units of `Scaled.values`: (W, N, H)."""
+    """From some columns (W,) of every series, the last one if None, in the units of `Scaled.values`: (W, N, H); with a
+    head, parameters (W, N, H, K)."""
     if columns is None:
         columns = torch.tensor([past.columns - 1])
     found = []
@@ -110,14 +165,24 @@ def ahead(network: OnWindows, past: Windows, columns: Tensor | None = None) -> T
             forecast(network, past, rows, ends[:, None].expand(-1, len(rows))) for rows in parts
         ]
         found.append(torch.cat(held, dim=1))
-    return torch.cat(found) * past.unit[:, None]
+    return in_values(network, torch.cat(found), past.unit)
 
 
 @torch.no_grad()
 def ahead_of(network: OnWindows, past: Windows, rows: Tensor, back: Tensor) -> Tensor:
-    """From origins with so many values behind them (B,), in the units of `Scaled.values`: (B, H)."""
+    """From origins with so many values behind them (B,), in the units of `Scaled.values`: (B, H); with a head,
+    parameters (B, H, K)."""
     columns = (past.columns - 1 - back)[None]
-    return forecast(network, past, rows, columns)[0] * past.unit[rows, None]
+    return in_values(network, forecast(network, past, rows, columns)[0], past.unit[rows])
+
+
+def targets(past: Windows, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """What followed every origin, and which of it exists: (W, S, horizon) twice."""
+    steps = columns[..., None] + torch.arange(1, past.horizon + 1)
+    exists = steps < past.columns
+    if past.observed is not None:
+        exists = exists & window.at(past.observed, rows, steps)
+    return window.at(past.z, rows, steps), exists
 
 
 # What a network learns from
@@ -131,27 +196,66 @@ class Learner(nn.Module):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Any,
         past: Windows,
         squared: bool = False,
         mean: Mean = mean_of_own,
+        data: Scaled | None = None,
     ) -> None:
         super().__init__()
         self.network, self._mean = network, mean
         self._past, self._squared, self._first = past, squared, first_origins(past)
+        self._data = data
 
     def error(self, batch: Batch) -> Tensor:
-        """The mean error over all targets that exist, in deviations of the series: a scalar."""
+        """The mean error over all targets that exist, in deviations of the series; with a head, its loss: a scalar."""
         past = self._past
         rows, columns = _drawn_origins(past, batch.x[:, 0].long())
         z = forecast(self.network, past, rows, columns)
-        steps = columns[..., None] + torch.arange(1, past.horizon + 1)
-        exists = (steps < past.columns) & (columns >= self._first[rows])[..., None]
-        if past.observed is not None:
-            exists = exists & window.at(past.observed, rows, steps)
-        away = z - window.at(past.z, rows, steps)
-        error = away.square() if self._squared else away.abs()
-        return self._mean(error * exists, exists)
+        goal, exists = targets(past, rows, columns)
+        exists = exists & (columns >= self._first[rows])[..., None]
+        return self._mean(self._away(z, goal, rows) * exists, exists)
+
+    def _away(self, z: Tensor, goal: Tensor, rows: Tensor) -> Tensor:
+        head, unit = self.network.spreads, self._past.unit[rows]
+        if not isinstance(head, WindowHead):
+            away = z - goal
+            return away.square() if self._squared else away.abs()
+        assert self._data is not None
+        return head.family.loss(z, goal * unit[:, None], _InDeviations(self._data, rows, unit))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _InDeviations:
+    """Errors as they are counted over windows, in deviations of the series `rows` (S,); see `families.Measure`."""
+
+    data: Scaled
+    rows: Tensor
+    unit: Tensor
+
+    def errors(self, z: Tensor, goal: Tensor) -> Tensor:
+        """The absolute error: (W, S, H), or (W, S, H, K) beside goals of K 1."""
+        return (z - goal).abs() / self.unit.view(-1, *(1,) * (z.ndim - 2))
+
+    def count(self, z: Tensor) -> Tensor:
+        """The number of things that z stands for."""
+        return Measured(self.data, self.rows).count(z)
+
+
+@torch.no_grad()
+def begin_by_errors(head: WindowHead, past: Windows) -> None:
+    """Let spreads begin with what the better naive forecast errs by, k steps ahead, over what is trained on."""
+    real = torch.arange(past.columns) >= past.first[:, None]
+    real = real if past.observed is None else real & past.observed
+    for k in range(1, past.horizon + 1):
+        lags = [k, *(-(-k // season) * season for season in past.seasons)]
+        errors = [_mean_move(past.z, real, lag) for lag in lags if lag < past.columns]
+        head.expected[k - 1] = min([each for each in errors if each > 0], default=1.0)
+
+
+def _mean_move(z: Tensor, real: Tensor, lag: int) -> float:
+    both = real[:, lag:] & real[:, :-lag]
+    return float((z[:, lag:] - z[:, :-lag]).abs()[both].mean()) if both.any() else 0.0
 
 
 def _drawn_origins(past: Windows, drawn: Tensor) -> tuple[Tensor, Tensor]:
