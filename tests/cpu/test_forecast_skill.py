@@ -39,7 +39,7 @@ def test_errors_of_continuations_by_hand():
 
 def test_weights_begin_in_inverse_proportion_to_squared_errors():
     past, way, network = built(np.random.default_rng(0).normal(size=(2, 60)).cumsum(axis=1))
-    assert not network.gate.bias.any()
+    assert network.gate is not None and not network.gate.bias.any()
     begin_by_skill(network, past, way)
     weights = network.gate.bias.unflatten(0, (past.bases, 3)).softmax(dim=0)
     inverse = errors_of_bases(past, way) ** -2
@@ -49,7 +49,7 @@ def test_weights_begin_in_inverse_proportion_to_squared_errors():
 def test_a_continuation_that_was_exact_has_a_finite_weight():
     past, way, network = built(np.full((1, 30), 5.0))
     begin_by_skill(network, past, way)
-    assert torch.isfinite(network.gate.bias).all()
+    assert network.gate is not None and torch.isfinite(network.gate.bias).all()
 
 
 def test_a_linear_series_is_forecast_as_one():
