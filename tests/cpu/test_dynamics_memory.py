@@ -253,6 +253,43 @@ def test_a_gated_cell_is_told_what_suits_it():
     assert "Clip" in str(rf.dynamics("elman_relu", parameters=RELU).verdict(20))
 
 
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("cell", ["gru", "lstm", "gru_cho", "lstm_coupled"])
+def test_small_gated_cells_vanish_for_inputs_in_a_range(cell, layers):
+    layer = rf.Recurrent(cell, 1, 8, layers, dtype=F64)
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.mul_(0.3)
+    x = torch.randn(60, 3, 1, dtype=F64)
+    found = rf.dynamics(layer, x).verdict()
+    assert (found.kind, found.certainty, found.holds) == ("vanish", "guaranteed", "in the range")
+    assert f"({float(x.min()):.3g} to {float(x.max()):.3g})" in str(found)
+    assert rf.dynamics(layer).verdict().certainty == "possible"  # of any input nothing is known
+    far = rf.dynamics(layer, 1000 * x).verdict()
+    assert far.certainty == "measured" and far.holds == ""
+    if layers == 1:
+        left = float(str(found).split("more than ")[1].split(" of a gradient")[0])
+        assert float(rf.dynamics(layer, x).memory(lags=60).largest[-1]) <= left
+
+
+def test_what_holds_always_says_so():
+    matrix = 0.8 * torch.linalg.qr(torch.randn(2, 2, dtype=F64)).Q
+    assert rf.dynamics("elman", parameters={"W_h": matrix, **NONE}).verdict().holds == "always"
+    # No norm of it is below 1, and the network reads nothing: its own states are bound to come near to 0.
+    turned = rf.dynamics("elman", parameters={"W_h": [[0.5, 1.2], [0.1, 0.5]], **NONE}).verdict()
+    assert (turned.certainty, turned.holds) == ("guaranteed", "always") and turned.gain > 1
+    assert rf.dynamics("elman_relu", parameters=RELU).verdict().holds == ""
+
+
+def test_at_the_edge_of_a_rectifier_nothing_is_guaranteed():
+    """At 0 its slope is taken as 0, and the network rests there; a little beside it the state grows."""
+    given = RELU | {"W_x": [[1.0], [0.0]]}
+    for x in (torch.zeros(20, 1, 1), torch.linspace(-1, 0, 20).reshape(20, 1, 1)):
+        assert rf.dynamics("elman_relu", x, parameters=given).verdict().certainty != "guaranteed"
+    still = rf.dynamics("elman_relu", state=torch.zeros(2), parameters=RELU).verdict(20)
+    assert still.certainty != "guaranteed"
+
+
 def test_a_function_has_no_guarantee():
     found = rf.dynamics(lambda h: 0.5 * h, state=[1.0]).verdict()
     assert (found.kind, found.certainty) == ("vanish", "measured")

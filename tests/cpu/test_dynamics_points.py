@@ -96,6 +96,62 @@ def test_where_units_saturate_a_small_speed_is_no_root():
     assert [round(float(p.state), 6) for p in found.points] in ([], [3.0])
 
 
+def rests(d, starts, x, steps):
+    """The states at which runs from the starts come to rest, each once, by nothing but the steps themselves."""
+    h, held = starts, torch.as_tensor(x, dtype=F64)[None]
+    for _ in range(steps):
+        h = d.system.step(h, held)
+    kept = []
+    for row in h[(d.system.step(h, held) - h).norm(dim=-1) < 1e-9]:
+        if all(float((row - k).norm()) > 1e-3 for k in kept):
+            kept.append(row)
+    return kept
+
+
+@pytest.mark.parametrize("seed", [3, 7, 9])
+def test_wherever_a_start_runs_to_rest_is_found(seed):
+    """Fields of six that compete: far out everything slows down, and Newton's method overshoots."""
+    torch.manual_seed(seed)
+    weights = 3 * torch.rand(6, 6, dtype=F64).fill_diagonal_(0)
+    x = 0.5 * torch.rand(6, dtype=F64)
+    d = rf.dynamics("cohen_grossberg", parameters={"C": weights, "W_x": torch.eye(6)})
+    starts = torch.randn(64, 6, dtype=F64)
+    found = d.fixed_points(starts, x)
+    known = rests(d, starts, x, 4000)
+    assert known
+    for state in known:
+        away = (torch.stack([p.state for p in found.stable]) - state).norm(dim=-1)
+        assert float(away.min()) < 1e-6
+    assert max(p.residual for p in found.points) < 1e-12
+    assert float(found.states.abs().max()) < 100
+    assert found.lost <= 4 and found.rooted + found.slowed + found.lost == found.tried == 64
+
+
+def test_gates_that_shut_lead_no_search_astray():
+    """With weights of three times the usual size all but nothing moves far out; every start comes to the one point."""
+    torch.manual_seed(0)
+    layer = rf.Recurrent("gru", 1, 32, dtype=F64)
+    with torch.no_grad():
+        for name, value in layer.parameters_of().items():
+            value.mul_(3.0 if "W" in name else 1.0)
+    found = rf.dynamics(layer).fixed_points(64)
+    assert found.rooted == 64 and len(found.points) == 1
+    assert found.points[0].basin == found.points[0].starts == 1.0
+
+
+def test_the_ends_of_all_starts_are_told():
+    told = str(rf.dynamics(lambda h: h + h**2 + 0.001, state=[0.0]).fixed_points(32))
+    assert "starts: 0.0% ended at a root, 100.0% at a slow point, 0.0% at none" in told
+    assert "starts:" not in str(one_unit(1.5).fixed_points(8))
+
+
+def test_without_runs_there_are_no_basins():
+    found = one_unit(1.5).fixed_points(16, follow=0)
+    assert len(found.points) == 3 and all(math.isnan(p.basin) for p in found.points)
+    with pytest.raises(rf.DataError, match="follow is -1"):
+        one_unit(1.5).fixed_points(16, follow=-1)
+
+
 def test_starts_can_be_given_and_draws_repeat():
     d = one_unit(1.5)
     (point,) = d.fixed_points(torch.tensor([[0.5]])).points

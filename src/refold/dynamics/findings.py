@@ -63,7 +63,7 @@ def findings(dynamics: Dynamics, exponents: int = 4) -> Findings:
 def as_dict(found: Findings) -> dict[str, Any]:
     """Its numbers as JSON has them: a number that is not finite is None."""
     verdict, memory, lyapunov = found.verdict, found.memory, found.lyapunov
-    names = ("kind", "certainty", "gain", "radius", "change", "lags", "sentence")
+    names = ("kind", "certainty", "holds", "gain", "radius", "change", "lags", "sentence")
     return {
         "system": {
             "name": found.dynamics.system.name,
@@ -105,6 +105,9 @@ def as_dict(found: Findings) -> dict[str, Any]:
             }
             for p in found.portrait.points.points
         ],
+        "starts": {
+            n: getattr(found.portrait.points, n) for n in ("tried", "rooted", "slowed", "lost")
+        },
         "input_held_at": _plain(found.held),
     }
 

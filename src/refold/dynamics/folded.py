@@ -204,9 +204,7 @@ def _level(equation: Equation, parts: tuple[Part, ...], reads: bool) -> Level:
     around: tuple[Any, ...] = (CPU, torch.float64)
     reference = build(equation.cell, equation.letters, "reference", *around)
     assert isinstance(reference, Reference)
-    # Compiled code refuses inputs without a feature, which an undriven network has.
-    fast = "auto" if all(equation.inputs) else "reference"
-    compiled = build(equation.cell, equation.letters, fast, *around)
+    compiled = build(equation.cell, equation.letters, "auto", *around)
     like = torch.empty(0, dtype=torch.float64)
     values = fixed(reference.once, Call(0, (), (like,), equation.params))
     kinds = ("state", "input") if reads else ("state",)

@@ -6,16 +6,15 @@ networks", Neural Computation 25: fixed and slow points as minima of q; Golub & 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from .solve import Roots, solve
+from .search import search
 from .system import Repeated, System, jacobians
 
 ON_CIRCLE = 1e-6  # how far from 1 the modulus of a multiplier may be to count as neither growing nor falling
-CERTAIN = 1e-7  # how far a root may still be from where the solver stopped, relative to 1 + |h|
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,6 +50,9 @@ class Points:
     """What was found: roots, stable ones first, then by their index; slow: minima of the speed that are no roots.
 
     Shapes  slow (S, N), slow_speeds (S,), x (m,): the constant input
+
+    tried, rooted, slowed, lost  how many starts there were, and how many of them ended at a root of F^period(h) - h, at
+                                 a slow point, and nowhere
     """
 
     points: tuple[Point, ...]
@@ -59,7 +61,13 @@ class Points:
     x: Tensor
     period: int
     tried: int
-    lost: int
+    rooted: int
+    slowed: int
+
+    @property
+    def lost(self) -> int:
+        """How many starts ended nowhere: neither at a root nor at another minimum of the speed."""
+        return self.tried - self.rooted - self.slowed
 
     def of(self, kind: str) -> tuple[Point, ...]:
         """Those of a kind: "stable", "saddle", "unstable", "neutral"."""
@@ -92,8 +100,11 @@ class Points:
         if len(self.slow):
             slowest = float(self.slow_speeds.min())
             lines.append(f"{len(self.slow)} slow point(s), the slowest moves {slowest:.2g} a step")
-        if self.lost:
-            lines.append(f"{self.lost} start(s) ended nowhere")
+        if self.rooted < self.tried:
+            shares = (f"{n / self.tried:.1%}" for n in (self.rooted, self.slowed, self.lost))
+            lines.append(
+                "starts: {} ended at a root, {} at a slow point, {} at none".format(*shares)
+            )
         return "\n".join(lines)
 
 
@@ -105,70 +116,56 @@ def points(
     period: int = 1,
     tolerance: float = 1e-10,
     distance: float = 1e-4,
-    slower: float = 1e-2,
-    iterations: int = 200,
+    iterations: int = 100,
     follow: int = 0,
 ) -> Points:
     """Look for the points of a period from starts (R, N), at a constant input (1, m).
 
     tolerance  of |F(h) - h|, relative to 1 + |h|; distance: states that are nearer to each other are one point
-    slower     minima of the speed below this are kept as slow points
-    follow     the system is run from every start for so many steps, to see which stable point it comes to
+    follow     the system is run from every start for so many steps: what it comes to rest at is among the points
     """
+    found = search(
+        system,
+        starts,
+        x,
+        period=period,
+        tolerance=tolerance,
+        iterations=iterations,
+        follow=follow,
+        distance=distance,
+    )
     repeated = Repeated(system, period) if period > 1 else system
-    roots = solve(repeated, starts, x, tolerance, iterations)
-    roots, exact = _settled(repeated, roots, x, tolerance)
-    groups = _grouped(roots.states[exact], roots.speeds[exact], distance)
-    found = [_point(system, repeated, g, x, period, len(starts)) for g in groups]
-    kept = _different([p for p in found if _smallest(p, distance) == period], distance)
+    groups = _grouped(found.states[found.root], found.speeds[found.root], distance)
+    groups += _others(repeated, found.rested, groups, x, distance)
+    made = [_point(system, repeated, g, x, period, len(starts)) for g in groups]
+    kept = _different([p for p in made if _smallest(p, distance) == period], distance)
     if follow:
-        kept = _with_basins(system, kept, starts, x, follow, distance)
-    slow = ~exact & (roots.speeds <= slower) & _near(roots.states, starts)
-    found_slow = _grouped(roots.states[slow], roots.speeds[slow], max(distance, 1e-2))
-    rows = [g[0] for g in found_slow]
-    empty = starts.new_empty(0, system.size)
+        kept = _with_basins(kept, found.after, distance)
+    low = _grouped(found.states[found.slow], found.speeds[found.slow], max(distance, 1e-2))
     return Points(
         tuple(sorted(kept, key=lambda p: (p.index, p.kind, p.state.tolist()))),
-        torch.stack(rows) if rows else empty,
-        torch.tensor([g[1] for g in found_slow], dtype=starts.dtype),
+        torch.stack([g[0] for g in low]) if low else starts[:0],
+        torch.tensor([g[1] for g in low], dtype=starts.dtype),
         x[0],
         period,
         len(starts),
-        int((~exact & ~slow).sum()),
+        int(found.root.sum()),
+        int(found.slow.sum()),
     )
 
 
-def _settled(system: System, roots: Roots, x: Tensor, tolerance: float) -> tuple[Roots, Tensor]:
-    """The roots after one Newton step more, and which of them are roots.
-
-    Where units saturate the state nearly rests everywhere, and a small speed alone means nothing: the step more has to
-    be short, too.
-    """
-    states, speeds = roots.states.clone(), roots.speeds.clone()
-    close = speeds <= tolerance * (1 + states.norm(dim=-1))
-    rows = close.nonzero()[:, 0]
-    if not len(rows):
-        return roots, close
-    h = states[rows]
-    after, a = system.linear(h, x)
-    a.diagonal(dim1=-2, dim2=-1).sub_(1)
-    step = torch.linalg.solve_ex(a, h - after)[0]
-    still = step.norm(dim=-1) <= CERTAIN * (1 + h.norm(dim=-1))
-    close[rows] = still | (after == h).all(-1)
-    found = (system.step(h + step, x) - h - step).norm(dim=-1)
-    better = still & (found < speeds[rows])
-    states[rows[better]], speeds[rows[better]] = (h + step)[better], found[better]
-    return Roots(states, speeds), close
-
-
-def _near(states: Tensor, starts: Tensor) -> Tensor:
-    """Within the box of the starts, widened by its own size on all sides."""
-    low, high = starts.amin(0), starts.amax(0)
-    wide = high - low
-    return ((states >= low - wide) & (states <= high + wide)).all(-1)
-
-
 Group = tuple[Tensor, float, int]  # a state, its speed, how many came to it
+
+
+def _others(
+    repeated: System, rested: Tensor, known: list[Group], x: Tensor, distance: float
+) -> list[Group]:
+    """Roots where runs ended to which no start came by the solver."""
+    for state, _, _ in known:
+        away = (rested - state).norm(dim=-1)
+        rested = rested[away > distance * (1 + float(state.norm()))]
+    speeds = (repeated.step(rested, x) - rested).norm(dim=-1) if len(rested) else rested[:, 0]
+    return [(state, speed, 0) for state, speed, _ in _grouped(rested, speeds, distance)]
 
 
 def _grouped(states: Tensor, speeds: Tensor, distance: float) -> list[Group]:
@@ -225,18 +222,11 @@ def _different(found: list[Point], distance: float) -> list[Point]:
     return kept
 
 
-def _with_basins(
-    system: System, found: list[Point], starts: Tensor, x: Tensor, follow: int, distance: float
-) -> list[Point]:
-    h = starts
-    for _ in range(follow):
-        h = system.step(h, x)
-    named = []
-    for p in found:
-        near = torch.cdist(h, p.orbit).amin(-1) <= max(distance, 1e-3) * (1 + p.state.norm())
-        parts = (p.state, p.orbit, p.multipliers, p.kind, p.index, p.residual, p.starts)
-        named.append(Point(*parts, float(near.double().mean())))
-    return named
+def _with_basins(found: list[Point], after: Tensor, distance: float) -> list[Point]:
+    """With the share of the runs that have ended at each."""
+    near = max(distance, 1e-3)
+    ended = [torch.cdist(after, p.orbit).amin(-1) <= near * (1 + p.state.norm()) for p in found]
+    return [replace(p, basin=float(e.double().mean())) for p, e in zip(found, ended, strict=True)]
 
 
 def _short(state: Tensor) -> str:

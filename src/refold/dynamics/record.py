@@ -30,6 +30,7 @@ from .verdict import Verdict, verdict
 STEPS = 10_000  # of a free run, where none are given
 STARTS = 256
 LAGS = 100
+FOLLOW = 500  # steps of the runs from the starts, where no number is given
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,14 +125,15 @@ class Dynamics:
         *,
         seed: int = 0,
         tolerance: float = 1e-10,
-        follow: int = 0,
+        follow: int = FOLLOW,
     ) -> Points:
         """Where F(h, x) = h at a constant input x (m,), 0 where none is given.
 
         starts     states (R, N) to look from, or how many: these are drawn from the run along the data or, where there
                    are no data, around the start, each with noise of the run's own spread (of 1 without a run)
         tolerance  of |F(h) - h|, relative to 1 + |h|
-        follow     run the system from every start for so many steps, and say what share comes to which point
+        follow     run the system from every start for so many steps: what it comes to rest at is among the points, with
+                   the share of the starts that it takes there; 0: leave that out
         """
         return self.cycles(1, starts, x, seed=seed, tolerance=tolerance, follow=follow)
 
@@ -143,11 +145,14 @@ class Dynamics:
         *,
         seed: int = 0,
         tolerance: float = 1e-10,
-        follow: int = 0,
+        follow: int = FOLLOW,
     ) -> Points:
         """States that come back after p steps and not before, as `fixed_points`."""
         if isinstance(p, bool) or not isinstance(p, int) or p < 1:
             raise DataError(f"p is {p!r}", "give a whole number of steps, at least 1", "cycles(p)")
+        if isinstance(follow, bool) or not isinstance(follow, int) or follow < 0:
+            fact = f"follow is {follow!r}"
+            raise DataError(fact, "give a whole number of steps, 0 for none", "fixed_points()")
         h = self._starts(starts, seed)
         given = {"period": p, "tolerance": tolerance, "follow": follow}
         return points(self.system, h, self._held(x), **given)  # type: ignore[arg-type]
@@ -297,4 +302,4 @@ def _near(dynamics: Dynamics, starts: int, states: Tensor | None, x: Any) -> Poi
         random = torch.Generator().manual_seed(1)
         noise = torch.randn(len(states), states.shape[1], generator=random, dtype=states.dtype)
         drawn = torch.cat([drawn, states, states + 0.1 * noise])
-    return dynamics.fixed_points(drawn, x)
+    return dynamics.fixed_points(drawn, x, follow=0)

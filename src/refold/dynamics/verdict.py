@@ -7,7 +7,7 @@ from (1, 0) the state grows to 1.5^20 = 3325 in 20 steps.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import Tensor
 from refold.errors import EquationError
 from refold.ir.gates import keeping
 
+from .bounds import bounds
 from .folded import Folded
 from .gains import gains
 from .memory import memory
@@ -22,14 +23,17 @@ from .points import ON_CIRCLE
 from .spectrum import spectrum
 from .system import System, jacobians
 
+MARGIN = 1e-6  # below 1 for a spectral radius that is a guarantee, so that rounding makes none
 FACTOR = 100.0  # a gradient that falls below 1 / 100 of itself over the lags vanishes, above 100 times it explodes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Verdict:
-    """kind: "vanish", "explode", "neither"; certainty: "guaranteed" for any data and state, "measured" on the data (or
-    from the given state), "possible": seen from random states without data.
+    """kind: "vanish", "explode", "neither"; certainty: "guaranteed" by the equation, "measured" on the data (or from
+    the given state), "possible": seen from random states without data.
 
+    holds    where it is guaranteed: "always", for any state and input; "in the range", from the start on for inputs
+             within the range of the data, in whatever order; "from the start", of a network that reads nothing; or ""
     gain     the bound of |dh(t)/dh(t-1)| for any state and input, the largest of the layers; inf where there is none
     radius   the spectral radius of the Jacobian at the start, which decides only where the network is linear
     change   what a gradient was multiplied with over the lags, NaN where nothing was measured
@@ -42,6 +46,7 @@ class Verdict:
     change: float
     lags: int
     sentence: str
+    holds: str = ""
 
     def __str__(self) -> str:
         return self.sentence
@@ -63,7 +68,13 @@ def verdict(system: System, start: Tensor, states: Tensor | None, x: Tensor, lag
             told += " within any layer, so every gradient falls in the end"
         else:
             told += f", so of a gradient at most {bound**lags:.2g} is left after {lags} steps"
-        return _made("vanish", "guaranteed", bound, radius, math.nan, lags, told, system)
+        made = _made("vanish", "guaranteed", bound, radius, math.nan, lags, told, system)
+        return replace(made, holds="always")
+    if isinstance(system, Folded):
+        told, holds = _within_range(system, start if states is not None else None, x, lags)
+        if told:
+            made = _made("vanish", "guaranteed", bound, radius, math.nan, lags, told, system)
+            return replace(made, holds=holds)
     certain = "measured" if states is not None else "possible"
     if states is None:
         states, x = _tried(system, start, x, lags)
@@ -75,6 +86,34 @@ def verdict(system: System, start: Tensor, states: Tensor | None, x: Tensor, lag
     where = "on these data" if certain == "measured" else "from random states, without data,"
     told = f"{where} a gradient is multiplied with {change:.3g} over {lags} steps ({_rate(change, lags)} nats a step)"
     return _made(kind, certain, bound, radius, change, lags, told, system)
+
+
+def _within_range(system: Folded, start: Tensor | None, x: Tensor, lags: int) -> tuple[str, str]:
+    """What is told, and where it holds, of gradients that vanish along every run; nothing where that is not known.
+
+    start  None: there are no data, and any state and input is meant
+    """
+    low, high = x.amin((0, 1)), x.amax((0, 1))
+    if start is None:
+        low, high = torch.full_like(low, -math.inf), torch.full_like(high, math.inf)
+    found = bounds(system, start, (low, high))
+    if not found or max(bound.radius for bound in found) > 1 - MARGIN:
+        return "", ""
+    if start is None:
+        run, holds = "no run, from one step after any start on,", "always"
+    elif not system.inputs:
+        run, holds = "no run from the start", "from the start"
+    else:
+        ends = f"{float(low.min()):.3g} to {float(high.max()):.3g}"
+        run = f"no run from the start with inputs in the range of the data ({ends})"
+        holds = "in the range"
+    left = [b.left(lags) for b in found]
+    if len(left) > 1:
+        return f"{run} keeps a gradient for good within any layer", holds
+    return (
+        f"{run} leaves more than {left[0]:.2g} of a gradient after {lags} steps",
+        holds,
+    )
 
 
 def _linear(system: System, jacobian: Tensor, h: Tensor, bound: float, radius: float) -> Verdict:
@@ -93,7 +132,8 @@ def _linear(system: System, jacobian: Tensor, h: Tensor, bound: float, radius: f
             told += f", after growing up to {found.growth:.4g} times at step {found.peak}"
     else:
         kind, told = "neither", f"{told}, and its changes grow at most {found.growth:.4g} times"
-    return _made(kind, "guaranteed", bound, radius, math.nan, 0, told, system)
+    made = _made(kind, "guaranteed", bound, radius, math.nan, 0, told, system)
+    return replace(made, holds="always")
 
 
 def _tried(system: System, start: Tensor, x: Tensor, lags: int) -> tuple[Tensor, Tensor]:

@@ -101,8 +101,8 @@ def build(
             between two of them again; "derived" stores the states of every step and works the rest out again;
             "reference" leaves it to torch, which stores everything
 
-    Errors  KernelError when there is no such backend, or when a named one cannot run on the device or in the dtype;
-            PlanError when `memory` is neither
+    Errors  KernelError when there is no such backend, or when a named one cannot run on the device, in the dtype, or
+            without a feature; PlanError when `memory` is neither
     """
     names = (*(name for name in BACKENDS if name != COMPILED), COMPILED)
     if backend not in ("auto", *names):
@@ -111,16 +111,27 @@ def build(
         )
     made = plan(cell, memory)  # refuses a strange `memory`
     asked = (device.type, str(dtype).removeprefix("torch."))
+    featureless = _without_features(cell, sizes)
     if backend == "auto":
         taken, reason = automatic(*asked)
+        if taken == COMPILED and featureless:
+            taken, reason = "reference", f"auto: {featureless}"
         if taken != COMPILED:
             return BACKENDS[_knowing(taken, made)](made, sizes, reason)
         return Later(reason, lambda: _compiled(cell, sizes, reason, memory))
     if backend != COMPILED:
         return BACKENDS[_knowing(backend, made)](made, sizes, "asked for")
-    if why_not := why_not_compiled(*asked):
+    if why_not := why_not_compiled(*asked) or featureless:
         raise KernelError(f"{why_not}.", 'Choose backend="auto" or backend="reference".')
     return _compiled(cell, sizes, "asked for", memory)
+
+
+def _without_features(cell: Cell, sizes: Mapping[str, int]) -> str:
+    """Why compiled code cannot run a network that nothing drives, or nothing: a row of no numbers has no place."""
+    for leaf in cell.graph.leaves_of("input"):
+        if any(size.at(sizes) == 0 for size in leaf.shape):
+            return f"compiled code needs at least one feature, and the input {leaf.name} has none"
+    return ""
 
 
 def _knowing(backend: str, made: Plan) -> str:

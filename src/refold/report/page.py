@@ -45,7 +45,11 @@ p { margin: 0 0 .8rem; max-width: 44rem; }
 figure { margin: 0; }
 svg { display: block; width: 100%; min-width: 38rem; height: auto; }
 figcaption { margin-top: .5rem; max-width: 42rem; }
-.wide { overflow-x: auto; border-radius: .25rem; }
+.wide { overflow-x: auto; border-radius: .25rem; background:
+  linear-gradient(90deg, var(--paper) 40%, transparent) 0 0 / 2.5rem 100% no-repeat local,
+  linear-gradient(270deg, var(--paper) 40%, transparent) 100% 0 / 2.5rem 100% no-repeat local,
+  linear-gradient(90deg, var(--rule), transparent) 0 0 / 1rem 100% no-repeat scroll,
+  linear-gradient(270deg, var(--rule), transparent) 100% 0 / 1rem 100% no-repeat scroll; }
 table { border-collapse: collapse; width: 100%; font-size: .9375rem; line-height: 1.4; }
 th, td { padding: .5rem .75rem; border-bottom: 1px solid var(--rule); text-align: right;
   vertical-align: baseline; }
