@@ -42,7 +42,7 @@ from .panel import Panel, Series
 from .resample import Resample
 from .sequences import scaled
 from .settings import Settings
-from .table import Columns
+from .table import PLAIN, Columns
 from .tables import Kind
 from .ways import way_of
 
@@ -191,7 +191,7 @@ def _together(tensors: Tensors, document: Document, path: Path) -> Saved:
     calibration = None
     if document["calibration"]:
         calibration = Calibration(tensors["calibration"].numpy(), **document["calibration"])
-    kind, columns = _kind_together(document["frame"]), _meant(document["columns"], path)
+    kind, columns = _kind_together(document["frame"], path), _meant(document["columns"], path)
     return Saved(fitted, horizon, calibration, kind, columns)
 
 
@@ -333,16 +333,17 @@ def _kind_apart(kind: Kind) -> Document:
     for name, held in kind.types.items():
         zone = [held.time_unit, held.time_zone] if isinstance(held, nw.Datetime) else []
         types[name] = [str(held).partition("(")[0], *zone]
-    return {"library": kind.library.name, "types": types}
+    return {"library": kind.library.name, "types": types, "columns": _spelled(kind.columns)}
 
 
-def _kind_together(document: Document) -> Kind:
+def _kind_together(document: Document, path: Path) -> Kind:
     types = {}
     for name, (held, *zone) in document["types"].items():
         if held not in _TYPES:
             raise ValueError(f"{held} is no type of ids or stamps")
         types[name] = _TYPES[held](*zone) if zone else _TYPES[held]()
-    return Kind(nw.Implementation[document["library"]], types)
+    columns = _meant(document.get("columns"), path) or PLAIN
+    return Kind(nw.Implementation[document["library"]], types, columns)
 
 
 _WHOLE = (nw.Int8, nw.Int16, nw.Int32, nw.Int64, nw.UInt8, nw.UInt16, nw.UInt32, nw.UInt64)
