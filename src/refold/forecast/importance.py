@@ -203,10 +203,12 @@ class _View:
         named: dict[str, Place],
     ) -> _View:
         columns = chain(past.columns - 1 - back, course)
+        told = tell(past, rows, columns, 1, network.smoothing)
+        past = network.viewed(past)
         return _View(
             network,
             window.told(past, rows, columns),
-            tell(past, rows, columns, 1),
+            told,
             (*past.look.groups, *[LINE] * (past.line is not None)),
             window.unit(past, rows, columns[-1:])[..., None, None],
             past.beside,

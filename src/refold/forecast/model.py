@@ -33,6 +33,7 @@ from .course import Course
 from .heads import head_of, lifted
 from .recurrence import recurrence, stacked
 from .settings import Settings
+from .smoothing import Smoothing
 
 
 class OriginNetwork(nn.Module):
@@ -62,6 +63,7 @@ class OriginNetwork(nn.Module):
         self.gate = _quiet(nn.Linear(hidden, bases * horizon))
         self.correction = _quiet(nn.Linear(hidden, horizon))
         self.head = head_of(settings.head, hidden, horizon)
+        self.smoothing: Smoothing | None = None
 
     def forward(
         self, features: Tensor, bases: Tensor, expected: Tensor, beside: BesideTold | None = None
@@ -78,6 +80,13 @@ class OriginNetwork(nn.Module):
             centre = centre + self.covariates.correction(u, beside, expected)
         return centre if self.head is None else self.head(centre, u, expected)
 
+    @torch.no_grad()
+    def viewed(self, past: Past) -> Past:
+        """The past as this network sees it: without what its smoothing accounts for."""
+        return (
+            past if self.smoothing is None else self.smoothing(past, torch.arange(len(past.z))).past
+        )
+
     def reads(self, features: Tensor, beside: BesideTold | None) -> Tensor:
         """What the recurrence reads at every origin: (T, B, hidden)."""
         if self.covariates is not None and beside is not None:
@@ -89,11 +98,11 @@ def forecast(
     network: OriginNetwork, past: Past, rows: Tensor, columns: Tensor, last: int
 ) -> Tensor:
     """z from the last origins of every chain: (last, B, horizon), or parameters of its head."""
-    return answered(network, tell(past, rows, columns, last))
+    return answered(network, tell(past, rows, columns, last, network.smoothing))
 
 
 class Told(NamedTuple):
-    """What a network is given, and the level (last, B, 1) that its answer is relative to."""
+    """What a network is given, and the level that its answer is relative to: (last, B, 1), or (last, B, H)."""
 
     features: Tensor
     bases: Tensor
@@ -102,14 +111,20 @@ class Told(NamedTuple):
     beside: BesideTold | None
 
 
-def tell(past: Past, rows: Tensor, columns: Tensor, last: int) -> Told:
-    """Of every chain: all origins are seen, and the last ones forecast from."""
-    near = columns[-last:]
+def tell(
+    past: Past, rows: Tensor, columns: Tensor, last: int, smoothing: Smoothing | None = None
+) -> Told:
+    """Of every chain: all origins are seen, and the last ones forecast from. smoothing: the network's own."""
+    near, season = columns[-last:], 0.0
+    if smoothing is not None:
+        of, rows = rows.unique(return_inverse=True)
+        found = smoothing(past, of)
+        past, season = found.past, found.ahead(rows, near)
     return Told(
         window.seen(past, rows, columns),
         window.continuations(past, rows, near),
         window.expected(past, rows, near),
-        window.at(past.level, rows, near)[..., None],
+        window.at(past.level, rows, near)[..., None] + season,
         window.covariates(past, rows, columns, last),
     )
 

@@ -6,8 +6,9 @@ A way says what a network looks at, how it is built, what it is trained on and h
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -26,6 +27,7 @@ from .segments import SegmentNetwork
 from .sequences import Mean, Scaled, chain
 from .settings import Over, Settings
 from .skill import begin_by_skill
+from .smoothing import Smoothing, Tracked
 from .steps import StepNetwork
 
 # Origins: which series (B,), and how many of their values lie behind each (B,).
@@ -94,7 +96,10 @@ class OverOrigins:
     """A recurrence over forecast origins: see model.py."""
 
     def course(self, panel: Panel, horizon: int, settings: Settings, member: int) -> Course:
-        return course(panel.seasons, horizon, [len(s) for s in panel.series], settings, member)
+        found = course(panel.seasons, horizon, [len(s) for s in panel.series], settings, member)
+        if settings.scaling == "window":
+            return found
+        return replace(found, smoothed=tuple(s.name for s in panel.series))
 
     def prepared(self, panel: Panel, data: Scaled, course: Course) -> Scaled:
         return sequences.with_lines(panel, data) if course.lines else data
@@ -103,7 +108,10 @@ class OverOrigins:
         return course.look, course.stride, course.origins, course.span
 
     def reach(self, course: Course) -> int:
-        return sequences.reach_at_end(course) + course.look.reach
+        # A level and seasons hang on all that came before.
+        return (
+            sys.maxsize if course.smoothed else sequences.reach_at_end(course) + course.look.reach
+        )
 
     def past(self, panel: Panel, data: Scaled, course: Course) -> Past:
         return sequences.past_of(panel, data, course)
@@ -115,13 +123,16 @@ class OverOrigins:
 
     def network(self, past: Past, course: Course, settings: Settings) -> OriginNetwork:
         horizon = course.look.horizon
-        return OriginNetwork(past.features, past.bases, horizon, course, settings, past.beside)
+        network = OriginNetwork(past.features, past.bases, horizon, course, settings, past.beside)
+        if isinstance(past, Tracked):
+            network.smoothing = Smoothing(past, len(course.smoothed))
+        return network
 
     def learner(
         self, network: OriginNetwork, past: Past, data: Scaled, course: Course, mean: Mean
     ) -> nn.Module:
         if course.lines:
-            begin_by_skill(network, past, course)
+            begin_by_skill(network, network.viewed(past), course)
         return sequences.Learner(network, past, data, course, mean)
 
     def draws(
@@ -141,7 +152,8 @@ class OverOrigins:
 
     def reads(self, network: OriginNetwork, past: Past, course: Course) -> Tensor:
         rows = torch.arange(len(past.z))
-        told = tell(past, rows, chain(torch.full_like(rows, past.columns - 1), course), 1)
+        ends = torch.full_like(rows, past.columns - 1)
+        told = tell(past, rows, chain(ends, course), 1, network.smoothing)
         return network.reads(told.features, told.beside)
 
     def told(self, course: Course) -> str:
