@@ -38,6 +38,8 @@ def anomalies(
     tuned: given.SettingsFile = None,
     over: given.Over = None,
     head: given.Head = None,
+    scaling: given.ScalingName = None,
+    irregular: given.Irregular = False,
     seed: given.Seed = 0,
     static: given.Static = None,
     known: given.Known = None,
@@ -73,6 +75,8 @@ def anomalies(
         settings=tuned,
         over=over,
         head=head,
+        scaling=scaling,
+        irregular=irregular,
         seed=seed,
         beside=beside,
     )

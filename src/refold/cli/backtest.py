@@ -36,6 +36,8 @@ def backtest(
     tuned: given.SettingsFile = None,
     over: given.Over = None,
     head: given.Head = None,
+    scaling: given.ScalingName = None,
+    irregular: given.Irregular = False,
     seed: given.Seed = 0,
     static: given.Static = None,
     known: given.Known = None,
@@ -72,6 +74,8 @@ def backtest(
         settings=tuned,
         over=over,
         head=head,
+        scaling=scaling,
+        irregular=irregular,
         seed=seed,
         beside=beside,
     )

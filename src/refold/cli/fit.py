@@ -27,6 +27,8 @@ def fit(
     tuned: given.SettingsFile = None,
     over: given.Over = None,
     head: given.Head = None,
+    scaling: given.ScalingName = None,
+    irregular: given.Irregular = False,
     seed: given.Seed = 0,
     static: given.Static = None,
     known: given.Known = None,
@@ -60,6 +62,8 @@ def fit(
         settings=tuned,
         over=over,
         head=head,
+        scaling=scaling,
+        irregular=irregular,
         seed=seed,
         beside=beside,
     )

@@ -30,6 +30,8 @@ def forecast(
     tuned: given.SettingsFile = None,
     over: given.Over = None,
     head: given.Head = None,
+    scaling: given.ScalingName = None,
+    irregular: given.Irregular = False,
     seed: given.Seed = 0,
     static: given.Static = None,
     known: given.Known = None,
@@ -75,6 +77,8 @@ def forecast(
         settings=tuned,
         over=over,
         head=head,
+        scaling=scaling,
+        irregular=irregular,
         seed=seed,
         beside=beside,
     )

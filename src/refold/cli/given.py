@@ -19,6 +19,7 @@ from . import settings_file
 if TYPE_CHECKING:
     from refold.forecast import Columns, Covariates, Panel, Resample, Settings, Table
     from refold.forecast.settings import Over as Recurring
+    from refold.forecast.settings import Scaling
 
 _NAMES = " or ".join(EXAMPLES)
 
@@ -48,6 +49,16 @@ Head = Annotated[
     typer.Option(
         help="What is said of certainty: point, quantiles, normal, student, negative_binomial, poisson."
     ),
+]
+ScalingName = Annotated[
+    str | None,
+    typer.Option(
+        "--scaling",
+        help="What values are relative to: their window, or a level and seasons: smoothing.",
+    ),
+]
+Irregular = Annotated[
+    bool, typer.Option("--irregular", help="Rows are steps, however far apart: --over steps.")
 ]
 Static = Annotated[
     str | None, typer.Option(help="Columns that stay the same in a series, as country,size.")
@@ -139,6 +150,8 @@ class Words:
     seed: int = 0
     over: str | None = None
     head: str | None = None
+    scaling: str | None = None
+    irregular: bool = False
     beside: Beside = _NOTHING
     settings: Path | None = None
 
@@ -169,7 +182,9 @@ class Given:
         line += ["--level", words.level] if words.level else []
         for flag, value in (("--settings", words.settings), ("--over", words.over)):
             line += [flag, str(value)] if value else []
-        line += ["--head", words.head] if words.head else []
+        for flag, value in (("--head", words.head), ("--scaling", words.scaling)):
+            line += [flag, value] if value else []
+        line += ["--irregular"] * words.irregular
         if words.cell or not words.settings:
             line += ["--cell", words.cell or self.settings.cell_name]
         line += ["--seed", str(words.seed), *more]
@@ -193,6 +208,8 @@ def read(words: Words, verb: str, holdout: int | None = None) -> Given:
         settings = replace(settings, over=_over(words.over))
     if words.head is not None:
         settings = replace(settings, head=words.head)
+    if words.scaling is not None:
+        settings = replace(settings, scaling=_scaling(words.scaling))
     if words.cell is not None:
         settings = replace(settings, cell=cells.find(words.cell))
     levels = levels_of(words.level)
@@ -253,6 +270,16 @@ def _over(text: str | None) -> Recurring:
         fact = f"there is no recurrence over {text!r}"
         raise DataError(fact, f"choose one of {', '.join(kinds)}", "--over")
     return cast("Recurring", text)
+
+
+def _scaling(text: str) -> Scaling:
+    """Errors  DataError for what values cannot be relative to."""
+    from refold.forecast.settings import Scaling
+
+    if text not in get_args(Scaling):
+        fact = f"there is no scaling {text!r}"
+        raise DataError(fact, f"choose one of {', '.join(get_args(Scaling))}", "--scaling")
+    return cast("Scaling", text)
 
 
 def _seasons(text: str | None) -> tuple[int, ...] | None:

@@ -38,6 +38,8 @@ def importance(
     cell: given.CellName = None,
     tuned: given.SettingsFile = None,
     head: given.Head = None,
+    scaling: given.ScalingName = None,
+    irregular: given.Irregular = False,
     seed: given.Seed = 0,
     static: given.Static = None,
     known: given.Known = None,
@@ -70,6 +72,8 @@ def importance(
         cell=cell,
         settings=tuned,
         head=head,
+        scaling=scaling,
+        irregular=irregular,
         seed=seed,
         beside=beside,
     )

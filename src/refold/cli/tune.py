@@ -37,6 +37,8 @@ def tune(
     tuned: given.SettingsFile = None,
     over: given.Over = None,
     head: given.Head = None,
+    scaling: given.ScalingName = None,
+    irregular: given.Irregular = False,
     seed: given.Seed = 0,
     static: given.Static = None,
     known: given.Known = None,
@@ -70,6 +72,8 @@ def tune(
         settings=tuned,
         over=over,
         head=head,
+        scaling=scaling,
+        irregular=irregular,
         seed=seed,
         beside=beside,
     )

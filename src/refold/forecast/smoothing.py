@@ -34,7 +34,7 @@ _SEASONS = 3
 # A rate's logit, and a first summand in moves of the series, are trained in units of this size.
 _RATE, _SUMMAND = 5.0, 1.0
 # The logit of a rate of 0.
-_NEVER = -50.0
+_NEVER = -200.0
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -139,6 +139,7 @@ class Smoothing(nn.Module):
         # A ring that no season needs is of one 0, which nothing moves.
         idle = [0.0 if season in past.look.seasons else _NEVER for season in self.rings]
         self.idle = torch.tensor([0.0, *idle])
+        self.used = (self.idle[1:] == 0).float().repeat_interleave(torch.tensor(self.rings))
 
     def forward(self, past: Tracked, rows: Tensor) -> Smoothed:
         level, shorter, longer = self.followed(past, rows)
@@ -166,7 +167,7 @@ class Smoothing(nn.Module):
         given = torch.stack([z, seen.float()], dim=-1).transpose(0, 1)
         x = torch.cat([given, rates.expand(past.columns, -1, -1)], dim=-1)
         y, (_, *ends) = self.recurrence(x, tuple(state[None] for state in (level, *rings)))
-        level, *held = y.permute(2, 1, 0)
+        level, *held = y.permute(2, 1, 0).contiguous()
         shorter, longer = (torch.cat([h, e[0]], dim=1) for h, e in zip(held, ends, strict=True))
         return level, shorter, longer
 
@@ -176,7 +177,7 @@ class Smoothing(nn.Module):
         known, at = (own >= 0)[:, None], own.clamp(min=0)
         trained = self.classical[at] + _SUMMAND * self.move[at, None] * self.moved[at]
         rates = torch.where(known, self.rates[at], self.rates.mean(dim=0))
-        return _RATE * rates + self.idle, torch.where(known, trained, past.start[rows])
+        return _RATE * rates + self.idle, self.used * torch.where(known, trained, past.start[rows])
 
 
 def found_with_lines(found: Smoothed, line: Tensor) -> Smoothed:
