@@ -39,7 +39,6 @@ def anomalies(
     over: given.Over = None,
     head: given.Head = None,
     scaling: given.ScalingName = None,
-    irregular: given.Irregular = False,
     seed: given.Seed = 0,
     static: given.Static = None,
     known: given.Known = None,
@@ -76,7 +75,6 @@ def anomalies(
         over=over,
         head=head,
         scaling=scaling,
-        irregular=irregular,
         seed=seed,
         beside=beside,
     )

@@ -37,7 +37,6 @@ def backtest(
     over: given.Over = None,
     head: given.Head = None,
     scaling: given.ScalingName = None,
-    irregular: given.Irregular = False,
     seed: given.Seed = 0,
     static: given.Static = None,
     known: given.Known = None,
@@ -75,7 +74,6 @@ def backtest(
         over=over,
         head=head,
         scaling=scaling,
-        irregular=irregular,
         seed=seed,
         beside=beside,
     )

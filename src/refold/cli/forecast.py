@@ -31,7 +31,6 @@ def forecast(
     over: given.Over = None,
     head: given.Head = None,
     scaling: given.ScalingName = None,
-    irregular: given.Irregular = False,
     seed: given.Seed = 0,
     static: given.Static = None,
     known: given.Known = None,
@@ -78,7 +77,6 @@ def forecast(
         over=over,
         head=head,
         scaling=scaling,
-        irregular=irregular,
         seed=seed,
         beside=beside,
     )

@@ -42,7 +42,8 @@ CellName = Annotated[
     str | None, typer.Option(help="Recurrent cell: a zoo name, or file.py:function.")
 ]
 Over = Annotated[
-    str | None, typer.Option(help="What the network recurs over: origins, segments or steps.")
+    str | None,
+    typer.Option(help="What the network recurs over: origins, segments, steps or times."),
 ]
 Head = Annotated[
     str | None,
@@ -56,9 +57,6 @@ ScalingName = Annotated[
         "--scaling",
         help="What values are relative to: their window, or a level and seasons: smoothing.",
     ),
-]
-Irregular = Annotated[
-    bool, typer.Option("--irregular", help="Rows are steps, however far apart: --over steps.")
 ]
 Static = Annotated[
     str | None, typer.Option(help="Columns that stay the same in a series, as country,size.")
@@ -151,7 +149,6 @@ class Words:
     over: str | None = None
     head: str | None = None
     scaling: str | None = None
-    irregular: bool = False
     beside: Beside = _NOTHING
     settings: Path | None = None
 
@@ -184,7 +181,6 @@ class Given:
             line += [flag, str(value)] if value else []
         for flag, value in (("--head", words.head), ("--scaling", words.scaling)):
             line += [flag, value] if value else []
-        line += ["--irregular"] * words.irregular
         if words.cell or not words.settings:
             line += ["--cell", words.cell or self.settings.cell_name]
         line += ["--seed", str(words.seed), *more]
@@ -217,7 +213,10 @@ def read(words: Words, verb: str, holdout: int | None = None) -> Given:
     holdout = steps if holdout is None else holdout
     resample = words.beside.resampling()
     seasons = _seasons(words.season)
-    panel = from_table(table, words.freq, seasons, holdout=holdout, resample=resample)
+    apart = settings.over == "times"
+    panel = from_table(
+        table, words.freq, seasons, holdout=holdout, resample=resample, irregular=apart
+    )
     if words.beside.future is not None:
         panel = with_future(panel, table.columns, words.beside.future)
     return Given(words, source, steps, levels, settings, table, panel)

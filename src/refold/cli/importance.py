@@ -39,7 +39,6 @@ def importance(
     tuned: given.SettingsFile = None,
     head: given.Head = None,
     scaling: given.ScalingName = None,
-    irregular: given.Irregular = False,
     seed: given.Seed = 0,
     static: given.Static = None,
     known: given.Known = None,
@@ -73,7 +72,6 @@ def importance(
         settings=tuned,
         head=head,
         scaling=scaling,
-        irregular=irregular,
         seed=seed,
         beside=beside,
     )

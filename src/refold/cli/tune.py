@@ -38,7 +38,6 @@ def tune(
     over: given.Over = None,
     head: given.Head = None,
     scaling: given.ScalingName = None,
-    irregular: given.Irregular = False,
     seed: given.Seed = 0,
     static: given.Static = None,
     known: given.Known = None,
@@ -73,7 +72,6 @@ def tune(
         over=over,
         head=head,
         scaling=scaling,
-        irregular=irregular,
         seed=seed,
         beside=beside,
     )

@@ -383,7 +383,8 @@ class Forecaster:
 
     def _read(self, frame: Any, columns: Columns) -> Panel:
         how = {"covariates": self.covariates, "resample": self.resample, "columns": columns}
-        return from_frame(frame, self.freq, self.seasons, **how)
+        apart = self.settings.over == "times"
+        return from_frame(frame, self.freq, self.seasons, irregular=apart, **how)
 
     def _of(self, frame: Any, verb: str, *names: str | None) -> tuple[Kind, Panel]:
         """A frame as a panel, and its kind; None is what the forecaster was fitted to."""

@@ -81,11 +81,14 @@ class Panel:
         """All but the last `horizon` points of every series, and those points."""
         early = tuple(s[:-horizon] for s in self.series)
         late = tuple(s[-horizon:] for s in self.series)
+        if self.frequency.kind == "irregular":  # asked for at the times of the rows that came
+            pairs = zip(early, late, strict=True)
+            early = tuple(replace(s, asked=rest.stamps) for s, rest in pairs)
         return replace(self, series=early), replace(self, series=late)
 
     def future(self, horizon: int) -> list[Stamps]:
         """The next `horizon` stamps of every series."""
-        return [self.frequency.after(s.stamps[-1], horizon) for s in self.series]
+        return [s.ahead(self.frequency, horizon) for s in self.series]
 
     def aware(self, stamps: Stamps) -> pl.Series:
         """Stamps of the panel with their time zone, where one was given by name."""
@@ -115,16 +118,17 @@ def from_table(
     holdout: int = 0,
     like: Panel | None = None,
     resample: Resample | None = None,
+    irregular: bool = False,
 ) -> Panel:
     """The panel of a file. The last `holdout` points of a series do not take part in the search
-    for seasons. With `like`, rows are read as those of that panel: its clock, its frequency."""
+    for seasons. With `like`, rows are read as those of that panel: its clock, its frequency. irregular:
+    every row is a step, however far it is from the one before."""
     where = table.source
     frame = table.frame
     frame = frame.with_columns(_values(frame, table.columns.target, where))
     frame = _stamped(frame, f"{where}, column {table.columns.time}")
-    return _panel(
-        frame, freq, seasons, holdout, where, table.notes, like, table.covariates, resample
-    )
+    how = (like, table.covariates, resample, irregular)
+    return _panel(frame, freq, seasons, holdout, where, table.notes, *how)
 
 
 def from_frame(
@@ -136,11 +140,12 @@ def from_frame(
     covariates: Covariates = NO_COVARIATES,
     resample: Resample | None = None,
     columns: Columns = PLAIN,
+    irregular: bool = False,
 ) -> Panel:
     """The panel of a long data frame (pandas, polars, Arrow) with unique_id, ds, y, or other names.
 
     With `like`, rows are read as those of that panel: its clock, its frequency. Covariates are columns
-    of the frame beside these. columns: what these are called.
+    of the frame beside these. columns: what these are called. irregular: as in `from_table`.
 
     Errors  DataError for a frame that is not one, a column that is missing, and every fault of the
     data.
@@ -148,7 +153,8 @@ def from_frame(
     where = "frame"
     names = tuple(c.name for c in like.columns) if like else covariates.names
     stamped = _read_frame(frame, where, columns, names)
-    return _panel(stamped, freq, seasons, holdout, where, (), like, covariates, resample)
+    how = (like, covariates, resample, irregular)
+    return _panel(stamped, freq, seasons, holdout, where, (), *how)
 
 
 def with_future_frame(panel: Panel, frame: Any, columns: Columns = PLAIN) -> Panel:
@@ -250,6 +256,7 @@ def _panel(
     like: Panel | None,
     covariates: Covariates,
     resample: Resample | None,
+    irregular: bool,
 ) -> Panel:
     frame, clock = _on_one_clock(_whole(frame, where), where, like)
     told = [] if clock is None else [clock.note]
@@ -266,12 +273,14 @@ def _panel(
         told.append("rows were not in order of time: sorted")
     # Rows before the first value of a series that is known already say that these are missing.
     frame = observed_rows(placed, where, leading=like is None)
+    if like.frequency.kind == "irregular" if like else irregular:
+        frame = frame.filter(pl.col("y").is_not_null())  # no grid, so nothing is missing on it
     columns = like.columns if like else columns_of(placed, covariates)
     if columns:
         frame = _read_covariates(frame, columns, where)
     groups = frame.partition_by("unique_id", maintain_order=True)
     stamps = [_array(group["ds"]) for group in groups]
-    frequency = like.frequency if like else _frequency(stamps, freq)
+    frequency = like.frequency if like else _frequency(stamps, freq, irregular)
     parts = zip(groups, stamps, strict=True)
     series = tuple(on_grid(group, own, frequency, where, columns) for group, own in parts)
     if any(c.role == "known" for c in columns):
@@ -280,8 +289,7 @@ def _panel(
         return replace(like, series=series, notes=(*notes, *told))
     # For the search, the last value goes on where one is missing.
     found, how = find_seasons([s.filled(()).values for s in series], frequency, seasons, holdout)
-    said = "given" if freq else "read off the stamps"
-    notes = (*notes, *told, f"frequency {frequency.alias} ({frequency.unit}), {said}", how)
+    notes = (*notes, *told, _spaced(frequency, freq), how)
     notes += (
         *_of_missing(series),
         *(["covariates: " + ", ".join(map(str, columns))] * bool(columns)),
@@ -353,7 +361,17 @@ def _of_missing(series: Sequence[Series]) -> tuple[str, ...]:
     return (f"{sum(counts):,}{of}: {filled}",)
 
 
-def _frequency(stamps: list[Stamps], freq: str | None) -> Frequency:
+def _spaced(frequency: Frequency, freq: str | None) -> str:
+    """The frequency in words."""
+    if frequency.kind == "irregular":
+        return "irregular stamps, taken as they are; what lies ahead is a median step apart"
+    said = "given" if freq else "read off the stamps"
+    return f"frequency {frequency.alias} ({frequency.unit}), {said}"
+
+
+def _frequency(stamps: list[Stamps], freq: str | None, irregular: bool) -> Frequency:
+    if irregular:
+        return calendar.irregular(stamps)
     return calendar.infer(stamps) if freq is None else calendar.parse(freq, np.concatenate(stamps))
 
 

@@ -26,7 +26,7 @@ def plain_rows(frame: Any, like: Panel, columns: Columns = PLAIN) -> Panel | Non
     They have stamps without a time zone or whole numbers, numbers that are finite, names that are
     text, and stand in the order of time. None for all others: they may be right or wrong.
     """
-    if like.columns:
+    if like.columns or like.frequency.kind == "irregular":
         return None
     try:
         found = nw.from_native(frame, eager_only=True)

@@ -16,7 +16,7 @@ from refold.ir.trace import Cell
 
 from .families import HEADS
 
-Over = Literal["origins", "segments", "steps"]
+Over = Literal["origins", "segments", "steps", "times"]
 Measure = Literal["absolute", "squared"]
 Scaling = Literal["window", "smoothing"]
 
@@ -30,7 +30,8 @@ class Settings:
     # Every further size that a cell asks for, beside m and n, is `hidden` as well.
     hidden: int | None = None
     # What the recurrence runs over: forecast origins, with all of their past; or the last values
-    # before one, in segments or one by one. Origins suit panels and short horizons, segments long ones.
+    # before one, in segments or one by one; or one by one with the time between them, where stamps are
+    # irregular. Origins suit panels and short horizons, segments long ones.
     over: Over = "origins"
     # What a window is relative to: what is measured in it, or a level and seasons that are learned with
     # the network, by exponential smoothing of each series.
@@ -101,8 +102,9 @@ class Settings:
             if self.layers not in (None, len(given)):
                 fact = f"there are {self.layers} layers and {len(given)} dilations"
                 raise DataError(fact, "give one for each layer", "Settings")
-        if self.over == "segments" and max(self.layers or 1, *(given or (1,))) > 1:
-            fact = "a recurrence over segments has one layer, whose next step is the forecast"
+        branching = self.over in ("segments", "times")
+        if branching and max(self.layers or 1, *(given or (1,))) > 1:
+            fact = f"a recurrence over {self.over} has one layer, whose next step is the forecast"
             raise DataError(
                 fact, 'leave layers and dilations out, or take over="steps"', "Settings"
             )

@@ -22,7 +22,7 @@ from .segments import SMALL, vectors
 from .settings import Settings
 
 # Numbers that say which series it is.
-_OWN = 8
+OWN = 8
 
 
 class StepNetwork(nn.Module):
@@ -33,7 +33,7 @@ class StepNetwork(nn.Module):
 
     def __init__(self, course: Lookback, settings: Settings) -> None:
         super().__init__()
-        hidden, own = course.hidden, _OWN if course.names else 0
+        hidden, own = course.hidden, OWN if course.names else 0
         self.embed = nn.Linear(1, hidden)
         self.recurrence = recurrence(settings, hidden, course.dilations)
         self.series = nn.Parameter(SMALL * torch.randn(len(course.names), own))

@@ -20,7 +20,7 @@ from refold.errors import DataError
 
 from . import sequences, windows
 from .course import Course, course
-from .lookback import Lookback, over_segments, over_steps
+from .lookback import Lookback, over_segments, over_steps, over_times
 from .model import OriginNetwork, tell
 from .panel import Panel
 from .segments import SegmentNetwork
@@ -29,6 +29,7 @@ from .settings import Over, Settings
 from .skill import begin_by_skill
 from .smoothing import Smoothing, Tracked
 from .steps import StepNetwork
+from .times import TimeNetwork, times_of, told
 
 # Origins: which series (B,), and how many of their values lie behind each (B,).
 Origins = tuple[Tensor, Tensor]
@@ -237,6 +238,40 @@ class OverWindows:
         return f"{over}; all steps at once, relative to the last value"
 
 
+class OverTimes(OverWindows):
+    """A recurrence over the last values before an origin and the time between them: see times.py."""
+
+    def course(self, panel: Panel, horizon: int, settings: Settings, member: int) -> Lookback:
+        if panel.frequency.kind != "irregular":
+            fact = (
+                "the stamps were brought to a grid, and a network over times takes them as they are"
+            )
+            raise DataError(fact, "read the table with irregular=True", "Settings")
+        return OverWindows.course(self, panel, horizon, settings, member)
+
+    def past(self, panel: Panel, data: Scaled, course: Lookback) -> windows.Windows:
+        found = windows.windows_of(panel, data, course)
+        return replace(found, times=times_of(panel, found.columns, course.horizon))
+
+    def at_end(
+        self, panel: Panel, data: Scaled, course: Lookback, usual: float, back: int = 0
+    ) -> windows.Windows:
+        found = windows.windows_of(panel, data, course, back)
+        return replace(found, times=times_of(panel, found.columns, course.horizon))
+
+    def reads(self, network: Any, past: windows.Windows, course: Lookback) -> Tensor:
+        assert past.times is not None
+        ends = torch.full((1, len(past.z)), past.columns - 1)
+        gaps, _ = told(past.times, torch.arange(len(past.z)), ends, past.back, past.horizon)
+        return network.reads(windows.at_end(past), gaps)
+
+    def told(self, course: Lookback) -> str:
+        return (
+            f"over the last {course.back} values and the time between them; carried on from there to all "
+            "times ahead, relative to the last value"
+        )
+
+
 def _ends(z: Tensor) -> Origins:
     """The end of every series, (N, C)."""
     return torch.arange(len(z)), torch.zeros(len(z), dtype=torch.long)
@@ -250,6 +285,7 @@ WAYS: dict[Over, Way] = {
     "origins": OverOrigins(),
     "segments": OverWindows(over_segments, SegmentNetwork),
     "steps": OverWindows(over_steps, StepNetwork),
+    "times": OverTimes(over_times, TimeNetwork),
 }
 
 

@@ -19,6 +19,7 @@ from refold.data.batch import Batch, Sequences
 from .lookback import Lookback
 from .panel import Panel
 from .sequences import Mean, Scaled, mean_of_own
+from .times import told
 
 # Draws of windows in an epoch of `fit`: what happens between epochs then costs nothing.
 _EPOCH = 50
@@ -46,6 +47,8 @@ class Windows:
     observed: Tensor | None
     # Nothing is relative to what is usual in the panel; see `data.window.Past.usual`.
     usual: float = 1.0
+    # Where stamps are irregular, the times of `times.times_of`.
+    times: Tensor | None = None
 
     @property
     def columns(self) -> int:
@@ -59,7 +62,7 @@ class OnWindows(Protocol):
     Shapes  windows (W, S, back) relative to their last values, own (S,) -> (W, S, horizon), relative to the same
     """
 
-    def __call__(self, windows: Tensor, own: Tensor) -> Tensor: ...
+    def __call__(self, windows: Tensor, own: Tensor, *times: Tensor) -> Tensor: ...
 
 
 def windows_of(panel: Panel, data: Scaled, course: Lookback, back: int | None = None) -> Windows:
@@ -89,7 +92,8 @@ def forecast(network: OnWindows, past: Windows, rows: Tensor, columns: Tensor) -
     steps = columns[..., None] + torch.arange(1 - past.back, 1)
     seen = window.at(past.z, rows, steps)
     last = seen[..., -1:]
-    return last + network(seen - last, past.own[rows])
+    timed = [] if past.times is None else told(past.times, rows, columns, past.back, past.horizon)
+    return last + network(seen - last, past.own[rows], *timed)
 
 
 def at_end(past: Windows) -> Tensor:
