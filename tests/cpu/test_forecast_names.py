@@ -1,6 +1,7 @@
 """Columns of frames under names of the user's own: on every verb, in every answer, in every error."""
 
 import datetime as dt
+from typing import Any
 
 import narwhals as nw
 import numpy as np
@@ -13,7 +14,7 @@ import refold as rf
 from refold.forecast import Covariates, Settings
 
 QUICK = Settings(steps=3, members=1, hidden=8)
-OWN = {"id": "shop", "time": "day", "target": "sales"}
+OWN: Any = {"id": "shop", "time": "day", "target": "sales"}
 PLAIN = {"shop": "unique_id", "day": "ds", "sales": "y"}
 
 

@@ -62,6 +62,12 @@ def test_a_decomposition_finds_both_seasons_and_leaves_the_level():
     np.testing.assert_allclose(summands(missing, [3])[0], short, atol=0.2)
 
 
+def test_a_season_that_is_chance_is_nearly_left_out():
+    random = np.random.default_rng(0)
+    means = [np.std(summands(random.normal(size=60), [12])[0]) for _ in range(40)]
+    assert np.mean(means) < 0.5 * 4**-0.5  # means of four values alone have a deviation of 1 / 2
+
+
 def test_a_season_that_does_not_pass_twice_adds_nothing():
     np.testing.assert_array_equal(summands(np.arange(7.0), [4])[0], np.zeros(4))
     np.testing.assert_array_equal(summands(np.full(8, np.nan), [4])[0], np.zeros(4))

@@ -54,15 +54,13 @@ def test_what_is_held_out_is_asked_for_at_its_own_times():
 
 def test_a_sine_at_random_times_is_forecast_where_the_times_are_told():
     """With the gaps hidden, a row says little of where in its period the next one lies."""
-    settings = Settings(
-        over="times", cell="cfc", members=1, steps=200, hidden=32, look_back=12, dropout=0.0
-    )
+    settings = replace(QUICK, steps=250, rate=1e-2, hidden=32, look_back=12, dropout=0.0)
     errors = {}
     for hidden in (False, True):
         model = Forecaster(horizon=3, settings=settings)
         found = model.backtest(sampled(400, hidden=hidden), windows=10).frame
         errors[hidden] = float((found["y_hat"] - found["y"]).abs().mean())
-    assert errors[False] < 0.5 * errors[True], errors
+    assert errors[False] < 0.4 * errors[True], errors
 
 
 def test_newer_rows_come_at_any_time_after_the_last():

@@ -190,8 +190,8 @@ def holt_winters(
     u=rf.State("k"),
     *,
     alpha=rf.Scalar(0.0, learn=True),
-    gamma=rf.Scalar(-2.0, learn=True),
-    delta=rf.Scalar(-2.0, learn=True),
+    gamma=rf.Scalar(-3.0, learn=True),
+    delta=rf.Scalar(-3.0, learn=True),
 ):
     """Exponential smoothing: a level and two seasons, of n and k steps, that follow one series at learned rates.
 
