@@ -102,6 +102,23 @@ def rg_lru(p: Parameters, x: Tensor, states: States) -> Result:
     return h, (h,)
 
 
+def holt_winters(p: Parameters, x: Tensor, states: States) -> Result:
+    """Taylor 2003, equations 1 to 4 without the trend, additive; each season is a list that is turned by one."""
+    level, s, u = states
+    y, seen, own = x[0], x[1], x[2:]
+    rates = [p[name] + own[i] for i, name in enumerate(("alpha", "gamma", "delta"))]
+    alpha, gamma, delta = (sigmoid(rate) for rate in rates)
+    now, long = s[:1], u[:1]
+    new = alpha * (y - now - long) + (1 - alpha) * level
+    season = gamma * (y - new - long) + (1 - gamma) * now
+    longer = delta * (y - new - now) + (1 - delta) * long
+    new = seen * new + (1 - seen) * level
+    season = seen * season + (1 - seen) * now
+    longer = seen * longer + (1 - seen) * long
+    s, u = torch.cat([s[1:], season]), torch.cat([u[1:], longer])
+    return torch.cat([new, now, long]), (new, s, u)
+
+
 ONE, C = {"h": HIDDEN}, {"c": HIDDEN}
 
 CASES = {
@@ -116,4 +133,7 @@ CASES = {
     "qrnn_ifo": Case("qrnn_ifo", qrnn_ifo, {}, {"c": HIDDEN, "p": INPUT}),
     "lru": Case("lru", lru, {}, {"h_re": HIDDEN, "h_im": HIDDEN}),
     "rg_lru": Case("rg_lru", rg_lru, {}, ONE),
+    "holt_winters": Case(
+        "holt_winters", holt_winters, {"k": 5}, {"level": 1, "s": HIDDEN, "u": 5}, output=3
+    ),
 }

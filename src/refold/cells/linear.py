@@ -175,3 +175,36 @@ def rg_lru(
     v = u(x)
     log_a = -c * rf.softplus(-L) * rf.sigmoid(r(v))
     return rf.exp(log_a) * h + rf.sqrt(-rf.expm1(2 * log_a)) * (rf.sigmoid(i(v)) * v)
+
+
+@rf.cell(
+    source="Holt 1957; Winters 1960; Taylor 2003 for the second season; without a trend and with learned rates as in "
+    "Smyl 2020 (ES-RNN), whose factors are these summands where y is a logarithm"
+)
+def holt_winters(
+    y=rf.Input(""),
+    seen=rf.Input(""),
+    own=rf.Input("3"),
+    level=rf.State("1"),
+    s=rf.State("n"),
+    u=rf.State("k"),
+    *,
+    alpha=rf.Scalar(0.0, learn=True),
+    gamma=rf.Scalar(-3.0, learn=True),
+    delta=rf.Scalar(-3.0, learn=True),
+):
+    """Exponential smoothing: a level and two seasons, of n and k steps, that follow one series at learned rates.
+
+    Where seen is 0 they stay as they are; own is what a series' rates differ by. Out come the level and both summands.
+    """
+    # A season is a ring of summands, the one of this step first; rates are sigmoids.
+    a, g, d = rf.split(own, "1", "1", "1")
+    now, _ = rf.split(rf.concat(s, level), "1", "n")
+    long, _ = rf.split(rf.concat(u, level), "1", "k")
+    error = seen * (y - level - now - long)
+    moved = rf.sigmoid(alpha + a) * error
+    left = error - moved
+    _, s = rf.split(rf.concat(s, now + rf.sigmoid(gamma + g) * left), "1", "n")
+    _, u = rf.split(rf.concat(u, long + rf.sigmoid(delta + d) * left), "1", "k")
+    level = level + moved
+    return rf.Step(level, s, u, output=rf.concat(level, now, long))

@@ -21,6 +21,7 @@ from . import settings_file
 if TYPE_CHECKING:
     from refold.forecast import Columns, Covariates, Panel, Resample, Settings, Table
     from refold.forecast.settings import Over as Recurring
+    from refold.forecast.settings import Scaling
 
 _NAMES = " or ".join(EXAMPLES)
 
@@ -105,7 +106,15 @@ SettingsFile = Annotated[
 Over = Annotated[
     str | None,
     typer.Option(
-        help="What the network recurs over: origins, segments or steps.", rich_help_panel=_MODEL
+        help="What the network recurs over: origins, segments, steps or times.",
+        rich_help_panel=_MODEL,
+    ),
+]
+ScalingName = Annotated[
+    str | None,
+    typer.Option(
+        help="What values are relative to: their window, or a level and seasons: smoothing.",
+        rich_help_panel=_MODEL,
     ),
 ]
 Head = Annotated[
@@ -181,6 +190,7 @@ class Words:
     settings: SettingsFile = None
     over: Over = None
     head: Head = None
+    scaling: ScalingName = None
     seed: Seed = 0
 
 
@@ -253,7 +263,8 @@ class Given:
             line += [flag, str(value)] if value else []
         for flag, value in (("--settings", words.settings), ("--over", words.over)):
             line += [flag, str(value)] if value else []
-        line += ["--head", words.head] if words.head else []
+        for flag, value in (("--head", words.head), ("--scaling", words.scaling)):
+            line += [flag, value] if value else []
         if words.cell or not words.settings:
             line += ["--cell", words.cell or self.settings.cell_name]
         line += ["--seed", str(words.seed), *more]
@@ -283,6 +294,8 @@ def read(
         settings = replace(settings, over=_over(words.over))
     if words.head is not None:
         settings = replace(settings, head=words.head)
+    if words.scaling is not None:
+        settings = replace(settings, scaling=_scaling(words.scaling))
     if words.cell is not None:
         settings = replace(settings, cell=cells.find(words.cell))
     levels_of(level)  # refused before the table is read
@@ -290,7 +303,10 @@ def read(
     holdout = steps if holdout is None else holdout
     resample = words.beside.resampling()
     seasons = _seasons(words.season)
-    panel = from_table(table, words.freq, seasons, holdout=holdout, resample=resample)
+    apart = settings.over == "times"
+    panel = from_table(
+        table, words.freq, seasons, holdout=holdout, resample=resample, irregular=apart
+    )
     if future is not None:
         panel = with_future(panel, table.columns, future)
     return Given(words, source, steps, level, future, settings, table, panel)
@@ -343,6 +359,16 @@ def _over(text: str | None) -> Recurring:
         fact = f"there is no recurrence over {text!r}"
         raise DataError(fact, f"choose one of {', '.join(kinds)}", "--over")
     return cast("Recurring", text)
+
+
+def _scaling(text: str) -> Scaling:
+    """Errors  DataError for what values cannot be relative to."""
+    from refold.forecast.settings import Scaling
+
+    if text not in get_args(Scaling):
+        fact = f"there is no scaling {text!r}"
+        raise DataError(fact, f"choose one of {', '.join(get_args(Scaling))}", "--scaling")
+    return cast("Scaling", text)
 
 
 def _seasons(text: str | None) -> tuple[int, ...] | None:

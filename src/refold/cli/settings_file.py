@@ -13,7 +13,7 @@ from refold.errors import DataError
 if TYPE_CHECKING:
     from refold.forecast import Settings
 
-_TEXTS = ("cell", "over", "error", "head")
+_TEXTS = ("cell", "over", "error", "head", "scaling")
 _REALS = ("rate", "dropout", "noise")
 _REMEDY = "correct it, or run refold tune again"
 

@@ -123,6 +123,13 @@ def tell_rows(
         console.print(f"and {len(rows) - most:,} more", style="dim", highlight=False)
 
 
+_RELATIVE = {
+    "window": "at every origin by the level and width of the series there",
+    "smoothing": "at every origin without the seasons and by the level that exponential smoothing has "
+    "there, whose rates and first seasons are learned; in widths of what is left",
+}
+
+
 def settings_told(fitted: Fitted, panel: Panel, table: Table, seconds: float) -> dict[str, str]:
     """How the networks were made, by heading."""
     from refold.forecast.ways import way_of
@@ -138,8 +145,7 @@ def settings_told(fitted: Fitted, panel: Panel, table: Table, seconds: float) ->
         "Network": f"{settings.cell_name} with {course.hidden} units and {fitted.parameters:,} weights, "
         + way_of(settings).told(course),
         **told,
-        "Scale": "at every origin by the level and width of the series there; "
-        + scaled[fitted.data.transform],
+        "Scale": _RELATIVE[settings.scaling] + "; " + scaled[fitted.data.transform],
         "Training": f"{settings.members} networks that look at different windows, "
         f"{sum(run.steps for run in fitted.runs) // settings.members} steps each, averaged",
         "Settings": "fixed beforehand: none was chosen on the held-out part",

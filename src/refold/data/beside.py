@@ -56,6 +56,17 @@ class Told:
     usual: float
 
 
+def rows_of(beside: Beside, rows: Tensor) -> Beside:
+    """The covariates of some series."""
+    return replace(
+        beside,
+        numbers=beside.numbers[:, rows],
+        codes=beside.codes[:, rows],
+        static=beside.static[rows],
+        static_codes=beside.static_codes[rows],
+    )
+
+
 Held = Literal["numbers", "codes", "static", "static_codes"]
 
 

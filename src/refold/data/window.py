@@ -12,7 +12,7 @@ Series differ in what a good reference is. Where a whole season passes within th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -187,8 +187,15 @@ def past(
     columns = min(max(map(len, series)), most) + look.reach
     z = torch.from_numpy(np.stack([_padded(one, look, columns) for one in series]))
     first = torch.tensor([max(0, columns - len(one)) for one in series])
-    real = torch.arange(columns) >= first[:, None]
-    observed = where_observed(missing, columns)
+    found = measured(look, z, first, where_observed(missing, columns), usual)
+    return found if lines is None else replace(found, line=_ended(lines, columns, look.horizon))
+
+
+def measured(
+    look: Look, z: Tensor, first: Tensor, observed: Tensor | None, usual: float | None = None
+) -> Past:
+    """Series z (N, C), in double precision, with a common end, and what is measured at every step. As for `past`."""
+    real = torch.arange(z.shape[1]) >= first[:, None]
     real = real if observed is None else real & observed
     step = _moves(z, real, 1, look.memory)
     seasonal = [_moves(z, real, s, max(s, look.memory)) for s in look.seasons]
@@ -205,7 +212,6 @@ def past(
         seasonal=(torch.stack(seasonal) if seasonal else z.new_zeros(0, *z.shape)).float(),
         spread=spread.float(),
         usual=max(usual, 1e-6),
-        line=None if lines is None else _ended(lines, columns, look.horizon),
         observed=observed,
     )
 

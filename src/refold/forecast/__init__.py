@@ -4,6 +4,7 @@ read_table -> Panel -> evaluate (beside naive forecasts) / fit_panel -> predict_
 """
 
 from .anomalies import Anomalies, find_anomalies
+from .answers import Backtested
 from .backtest import Backtest, backtest_panel, check_windows
 from .beside import check_future
 from .covariates import Covariates, of_columns
@@ -17,7 +18,6 @@ from .forecaster import (
     predict_distribution,
     predict_panel,
 )
-from .framed import Backtested
 from .frames import Forecaster
 from .importance import Importance, find_importance
 from .intervals import Band, Calibration, calibrate, check_levels

@@ -18,7 +18,7 @@ from refold.errors import DataError
 
 # datetime64[us] or int64, the same for all series of a panel.
 Stamps = NDArray[Any]
-Kind = Literal["number", "fixed", "month", "business day"]
+Kind = Literal["number", "fixed", "month", "business day", "irregular"]
 
 _US = {
     "us": 1,
@@ -45,8 +45,8 @@ class Frequency:
     """The spacing of a series.
 
     count is the number of units between neighbours: whole numbers, microseconds, months or
-    business days, as kind says. day is the day of the month on which monthly stamps fall; 31 is
-    its last day.
+    business days, as kind says; irregular stamps are a median step apart. day is the
+    day of the month on which monthly stamps fall; 31 is its last day.
     """
 
     kind: Kind
@@ -59,6 +59,8 @@ class Frequency:
 
         Shapes  stamps (N,); start () is the stamp at position 0.
         """
+        if self.kind == "irregular":
+            return np.arange(len(stamps), dtype=np.float64)  # every row is a step
         if self.kind == "month":
             return self._month_grid(stamps, start)
         if self.kind == "business day":
@@ -81,7 +83,8 @@ class Frequency:
         if self.kind == "business day":
             days = np.busday_offset(last.astype("datetime64[D]"), ahead, roll="forward")
             return days.astype("datetime64[us]") + _time_of_day(last)
-        return last + (ahead if self.kind == "number" else ahead.astype("timedelta64[us]"))
+        counted = np.asarray(last).dtype.kind == "i"
+        return last + (ahead if counted else ahead.astype("timedelta64[us]"))
 
     @property
     def seasons(self) -> tuple[int, ...]:
@@ -90,7 +93,7 @@ class Frequency:
             return (12 // self.count,) if self.count < 12 and 12 % self.count == 0 else ()
         if self.kind == "business day":
             return (5,) if self.count == 1 else ()
-        if self.kind == "number":
+        if self.kind in ("number", "irregular"):
             return ()
         if self.count % _US["W"] == 0:
             return (52,) if self.count == _US["W"] else ()
@@ -108,6 +111,8 @@ class Frequency:
         """One step in words, in the plural: "months", "half hours", "steps"."""
         if self.kind == "number":
             return "steps" if self.count == 1 else f"steps of {self.count}"
+        if self.kind == "irregular":
+            return "rows"
         if self.kind == "business day":
             return "business days" if self.count == 1 else f"steps of {self.count} business days"
         if self.kind == "month":
@@ -178,10 +183,24 @@ def infer(series: list[Stamps]) -> Frequency:
         fact += f"{share:.0%} of all"
         raise DataError(
             fact,
-            "bring the rows to one spacing (--resample D, resample=), or name it (--freq, freq=)",
+            "bring the rows to one spacing (--resample D, resample=), name it (--freq, freq=), or take the "
+            "stamps as they are (--over times)",
             "frequency",
         )
     return Frequency("fixed", int(step), _fixed_alias(int(step), series[0]))
+
+
+def irregular(series: list[Stamps]) -> Frequency:
+    """Stamps as they are, of series in order of time: what lies ahead is a median step apart.
+
+    Errors  DataError where no series has two stamps.
+    """
+    steps = np.concatenate([np.diff(stamps).astype(np.int64) for stamps in series])
+    steps = steps[steps > 0]
+    if not len(steps):
+        fact = "no series has two different stamps, so no step can be seen"
+        raise DataError(fact, "give more rows", "frequency")
+    return Frequency("irregular", max(1, int(np.median(steps))), "irregular")
 
 
 def text(stamp: np.datetime64 | np.int64 | int, *, seconds: bool = False) -> str:

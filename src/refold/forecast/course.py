@@ -55,6 +55,8 @@ class Course:
     dropout: float
     noise: float
     lines: bool
+    # Series whose level and seasons are learned: all that are trained on, or none.
+    smoothed: tuple[str, ...] = ()
 
 
 def course(

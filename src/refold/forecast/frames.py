@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,13 @@ from refold.errors import DataError
 from refold.ir.trace import Cell
 
 from .anomalies import find_anomalies
+from .answers import Backtested, TunedFrames
+from .asked import check_asked
 from .backtest import backtest_panel
 from .covariates import NO_COVARIATES, Covariates, of_columns
 from .distribution import refuse_uncounted
 from .forecaster import Fitted, fit_panel, further, on_panel, refuse_outside
-from .framed import Backtested, TunedFrames
+from .framed import named
 from .importance import find_importance
 from .intervals import Calibration, Sides, calibrate, check_levels
 from .panel import Panel, from_frame, with_future_frame
@@ -26,6 +27,7 @@ from .rows import plain_rows
 from .saved import Saved, read_folder, write_folder
 from .settings import Settings
 from .simulate import check_paths, predicted_longer, simulate_panel
+from .table import PLAIN, Columns
 from .tables import (
     Kind,
     anomalies_frame,
@@ -49,11 +51,16 @@ class Forecaster:
     calendar. covariates: names of columns beside the target. resample: a step to bring irregular
     stamps to, as "D" or Resample("D", "sum"). Everything else is in `Settings`.
 
+    Every verb that takes a frame takes the names of its columns: id=, time=, target=. What is not named
+    is called as in the frame that was fitted to, and there unique_id, ds and y. Answers have the columns
+    that were given under their own names; those that are added keep theirs: y_hat, cutoff, score ...
+
     Errors  DataError for a table that cannot be forecast, naming series, stamp and row.
 
     Example
         >>> model = Forecaster("gru", horizon=12).fit(frame)  # columns unique_id, ds, y
-        >>> model.predict()                                   # columns unique_id, ds, y_hat
+        >>> model.fit(frame, id="shop", time="day", target="sales")
+        >>> model.predict()                                   # columns shop, day, y_hat
         >>> model.predict(level=[80, 95])                     # and y_hat-lo-80, y_hat-hi-80, ...
         >>> model.backtest(windows=3).metrics                 # beside the naive forecasts
         >>> model.save("model")
@@ -72,7 +79,7 @@ class Forecaster:
         covariates: Covariates = NO_COVARIATES,
         resample: str | Resample | None = None,
     ) -> None:
-        _check(horizon, freq, seasons)
+        check_asked(horizon, freq, seasons)
         chosen = settings or Settings()
         chosen = replace(chosen, cell=cell) if cell is not None else chosen
         self.settings = replace(chosen, seed=seed) if seed is not None else chosen
@@ -105,12 +112,20 @@ class Forecaster:
         assert self._panel is not None
         return self._panel
 
-    def fit(self, frame: Any) -> Forecaster:
-        """Learn from a long frame (pandas, polars or Arrow) with unique_id, ds and y."""
-        panel = self._read(frame)
+    def fit(
+        self,
+        frame: Any,
+        *,
+        id: str | None = None,
+        time: str | None = None,
+        target: str | None = None,
+    ) -> Forecaster:
+        """Learn from a long frame (pandas, polars or Arrow) with unique_id, ds and y, or columns of these names."""
+        columns = named(PLAIN, id, time, target)
+        panel = self._read(frame, columns)
         self.fitted = fit_panel(panel, self.horizon, self.settings)
         self.calibration = None
-        self._kind = Kind.of(frame, panel)
+        self._kind = Kind.of(frame, panel, columns)
         return self
 
     def calibrate(
@@ -146,8 +161,8 @@ class Forecaster:
         head, the first time calibrates, which takes about as long as `fit`. horizon: None is the
         trained one; steps beyond it are medians of sampled paths.
 
-        future: unique_id, ds and the covariates that are known ahead, where the table that was fitted
-        to had no rows behind its end; this forecast alone takes them.
+        future: unique_id, ds (called as in the table that was fitted to) and the covariates that are
+        known ahead, where that table had no rows behind its end; this forecast alone takes them.
 
         Errors  DataError for a level that the series are too short for, and for a covariate that is not
         known as far ahead.
@@ -193,6 +208,9 @@ class Forecaster:
         step: int | None = None,
         refit: bool = False,
         level: float | Iterable[float] | None = None,
+        id: str | None = None,
+        time: str | None = None,
+        target: str | None = None,
     ) -> Backtested:
         """Forecast the end of every series from rolling origins, beside the naive forecasts.
 
@@ -202,7 +220,7 @@ class Forecaster:
 
         Errors  DataError for a series that is too short for so many windows.
         """
-        kind, panel = self._of(frame, "backtest")
+        kind, panel = self._of(frame, "backtest", id, time, target)
         levels = () if level is None else check_levels(level)
         found = backtest_panel(
             panel,
@@ -228,6 +246,9 @@ class Forecaster:
         level: float | None = None,
         last: int | None = None,
         ahead: int = 1,
+        id: str | None = None,
+        time: str | None = None,
+        target: str | None = None,
     ) -> Any:
         """The last values of every series, and which of them its past had not led to expect.
 
@@ -238,13 +259,22 @@ class Forecaster:
 
         Errors  DataError for series that are too short, or for this level.
         """
-        kind, panel = self._of(frame, "anomalies")
+        kind, panel = self._of(frame, "anomalies", id, time, target)
         found = find_anomalies(
             panel, self.horizon, self.settings, level=level, last=last, ahead=ahead
         )
         return kind.of_frame(anomalies_frame(found))
 
-    def explain(self, frame: Any = None, *, origins: int | None = None, repeats: int = 10) -> Any:
+    def explain(
+        self,
+        frame: Any = None,
+        *,
+        origins: int | None = None,
+        repeats: int = 10,
+        id: str | None = None,
+        time: str | None = None,
+        target: str | None = None,
+    ) -> Any:
         """What forecasts hang on: the rise of their error when a group of inputs is another origin's.
 
         Columns inputs (recent values, each season, ...), rise and deviation over `repeats` permutations
@@ -254,7 +284,7 @@ class Forecaster:
 
         Errors  DataError for series that are too short.
         """
-        kind, panel = self._of(frame, "explain")
+        kind, panel = self._of(frame, "explain", id, time, target)
         found = find_importance(
             panel, self.horizon, self.settings, origins=origins, repeats=repeats
         )
@@ -269,6 +299,9 @@ class Forecaster:
         windows: int = 3,
         held_out: int | None = None,
         study: str | Path | None = None,
+        id: str | None = None,
+        time: str | None = None,
+        target: str | None = None,
     ) -> TunedFrames:
         """Look for settings, and take the best ones: call `fit` again to use them. Needs Optuna.
 
@@ -280,7 +313,7 @@ class Forecaster:
         Errors  RefoldError where Optuna is not installed; DataError for series that are too short,
         and for a study of other series or settings.
         """
-        kind, panel = self._of(frame, "tune")
+        kind, panel = self._of(frame, "tune", id, time, target)
         found = tune_panel(
             panel,
             self.horizon,
@@ -295,7 +328,14 @@ class Forecaster:
         self.calibration = None
         return TunedFrames(kind.of_frame(trials_frame(found)), found.settings, found)
 
-    def update(self, frame: Any) -> Forecaster:
+    def update(
+        self,
+        frame: Any,
+        *,
+        id: str | None = None,
+        time: str | None = None,
+        target: str | None = None,
+    ) -> Forecaster:
         """Go on from newer rows: the next forecast starts after them. Nothing is trained.
 
         The rows of a series follow its last one; rows that are known already are passed over where
@@ -305,7 +345,8 @@ class Forecaster:
         too short; nothing has changed then.
         """
         fitted, known = self._trained("update"), self._known
-        newer = plain_rows(frame, known) or from_frame(frame, like=known)
+        columns = named(self._kind.columns, id, time, target)
+        newer = plain_rows(frame, known, columns) or from_frame(frame, like=known, columns=columns)
         panel = appended(known, newer, self.horizon)
         refuse_outside(newer, fitted.data.transform)
         refuse_uncounted(newer, fitted.settings.head)
@@ -341,23 +382,25 @@ class Forecaster:
         model.fitted, model.calibration, model._kind = saved.fitted, saved.calibration, saved.kind
         return model
 
-    def _read(self, frame: Any) -> Panel:
-        named = {"covariates": self.covariates, "resample": self.resample}
-        return from_frame(frame, self.freq, self.seasons, **named)
+    def _read(self, frame: Any, columns: Columns) -> Panel:
+        how = {"covariates": self.covariates, "resample": self.resample, "columns": columns}
+        apart = self.settings.over == "times"
+        return from_frame(frame, self.freq, self.seasons, irregular=apart, **how)
 
-    def _of(self, frame: Any, verb: str) -> tuple[Kind, Panel]:
+    def _of(self, frame: Any, verb: str, *names: str | None) -> tuple[Kind, Panel]:
         """A frame as a panel, and its kind; None is what the forecaster was fitted to."""
         if frame is None:
             return self._kind, self._used(verb, "or pass a frame").panel
-        panel = self._read(frame)
-        return Kind.of(frame, panel), panel
+        columns = named(self._kind.columns, *names)
+        panel = self._read(frame, columns)
+        return Kind.of(frame, panel, columns), panel
 
     def _ahead(self, verb: str, future: Any) -> Fitted:
         """The networks, with what a frame says of the future where one is given."""
         fitted = self._used(verb)
-        return (
-            fitted if future is None else on_panel(fitted, with_future_frame(fitted.panel, future))
-        )
+        if future is None:
+            return fitted
+        return on_panel(fitted, with_future_frame(fitted.panel, future, self._kind.columns))
 
     def _used(self, verb: str, other: str = "") -> Fitted:
         return self.fitted or self._trained(verb, other)
@@ -368,22 +411,3 @@ class Forecaster:
             remedy = "call fit(frame) first" + f", {other}" * bool(other)
             raise DataError(fact, remedy, f"Forecaster.{verb}")
         return self._fitted
-
-
-def _check(horizon: object, freq: object, seasons: object) -> None:
-    if not _is_whole(horizon):
-        fact = f"the horizon is {horizon!r}"
-        raise DataError(fact, "give a whole number of at least 1", "Forecaster")
-    if freq is not None and not isinstance(freq, str):
-        raise DataError(f"freq is {freq!r}", 'give text, such as "MS" or "30min"', "Forecaster")
-    if seasons is None:
-        return
-    if not isinstance(seasons, Sequence) or not all(_is_whole(s) for s in seasons):
-        fact = f"the seasons are {seasons!r}"
-        raise DataError(
-            fact, "give whole numbers of steps, such as (12,); () for none", "Forecaster"
-        )
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1

@@ -19,6 +19,8 @@ _TOGETHER = 448
 _CUTS = 4
 # More steps of a recurrence in single values cost time and forget what came first.
 _LONGEST = 512
+# Irregular values that are looked back at, at least.
+_ROWS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,14 @@ def over_steps(
     back = settings.look_back or min(_LONGEST, _back(seasons, horizon))
     dilations = settings.dilations or _dilations(seasons, back, settings.layers)
     return _lookback(back, 1, dilations, seasons, horizon, names, points, settings)
+
+
+def over_times(
+    seasons: tuple[int, ...], horizon: int, names: Sequence[str], points: int, settings: Settings
+) -> Lookback:
+    """Single values with the time between them, by one layer. Rows have no season that would say how many."""
+    back = settings.look_back or min(_LONGEST, max(_ROWS, _back(seasons, horizon)))
+    return _lookback(back, 1, (1,), seasons, horizon, names, points, settings)
 
 
 def _lookback(

@@ -35,6 +35,7 @@ from .course import Course
 from .heads import head_of, lifted
 from .recurrence import recurrence, stacked
 from .settings import Settings
+from .smoothing import Smoothing
 
 
 class OriginNetwork(nn.Module):
@@ -66,6 +67,7 @@ class OriginNetwork(nn.Module):
         last = _quiet(nn.Linear(hidden, horizon))
         self.correction = last if bases > 1 else _deeper(hidden, last)
         self.head = head_of(settings.head, hidden, horizon)
+        self.smoothing: Smoothing | None = None
 
     def forward(
         self, features: Tensor, bases: Tensor, expected: Tensor, beside: BesideTold | None = None
@@ -90,6 +92,13 @@ class OriginNetwork(nn.Module):
         weights = self.gate(u).unflatten(-1, bases.shape[-2:]).softmax(dim=-2)
         return (weights * bases).sum(dim=-2)
 
+    @torch.no_grad()
+    def viewed(self, past: Past) -> Past:
+        """The past as this network sees it: without what its smoothing accounts for."""
+        return (
+            past if self.smoothing is None else self.smoothing(past, torch.arange(len(past.z))).past
+        )
+
     def reads(self, features: Tensor, beside: BesideTold | None) -> Tensor:
         """What the recurrence reads at every origin: (T, B, hidden)."""
         if self.covariates is not None and beside is not None:
@@ -101,11 +110,11 @@ def forecast(
     network: OriginNetwork, past: Past, rows: Tensor, columns: Tensor, last: int
 ) -> Tensor:
     """z from the last origins of every chain: (last, B, horizon), or parameters of its head."""
-    return answered(network, tell(past, rows, columns, last))
+    return answered(network, tell(past, rows, columns, last, network.smoothing))
 
 
 class Told(NamedTuple):
-    """What a network is given, and the level (last, B, 1) that its answer is relative to."""
+    """What a network is given, and the level that its answer is relative to: (last, B, 1), or (last, B, H)."""
 
     features: Tensor
     bases: Tensor
@@ -114,14 +123,20 @@ class Told(NamedTuple):
     beside: BesideTold | None
 
 
-def tell(past: Past, rows: Tensor, columns: Tensor, last: int) -> Told:
-    """Of every chain: all origins are seen, and the last ones forecast from."""
-    near = columns[-last:]
+def tell(
+    past: Past, rows: Tensor, columns: Tensor, last: int, smoothing: Smoothing | None = None
+) -> Told:
+    """Of every chain: all origins are seen, and the last ones forecast from. smoothing: the network's own."""
+    near, season = columns[-last:], 0.0
+    if smoothing is not None:
+        of, rows = rows.unique(return_inverse=True)
+        found = smoothing(past, of)
+        past, season = found.past, found.ahead(rows, near)
     return Told(
         window.seen(past, rows, columns),
         window.continuations(past, rows, near),
         window.expected(past, rows, near),
-        window.at(past.level, rows, near)[..., None],
+        window.at(past.level, rows, near)[..., None] + season,
         window.covariates(past, rows, columns, last),
     )
 

@@ -11,9 +11,7 @@ import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-from zoneinfo import available_timezones
 
-import narwhals as nw
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -26,12 +24,12 @@ from .calendar import Frequency, Stamps
 from .clock import Clock, offset_of, read_clock
 from .covariates import (
     NO_COVARIATES,
-    PREFIX,
     Column,
     Covariates,
     columns_of,
 )
 from .described import beside_of, further, read_covariates
+from .framed import framed
 from .gaps import observed_rows, on_grid
 from .resample import Resample, resampled
 from .seasons import find_seasons
@@ -47,7 +45,7 @@ from .stamps import (
     parse_dates,
     refuse_cells,
 )
-from .table import Table
+from .table import PLAIN, Columns, Table
 
 Floats = NDArray[np.float64]
 
@@ -81,11 +79,14 @@ class Panel:
         """All but the last `horizon` points of every series, and those points."""
         early = tuple(s[:-horizon] for s in self.series)
         late = tuple(s[-horizon:] for s in self.series)
+        if self.frequency.kind == "irregular":  # asked for at the times of the rows that came
+            pairs = zip(early, late, strict=True)
+            early = tuple(replace(s, asked=rest.stamps) for s, rest in pairs)
         return replace(self, series=early), replace(self, series=late)
 
     def future(self, horizon: int) -> list[Stamps]:
         """The next `horizon` stamps of every series."""
-        return [self.frequency.after(s.stamps[-1], horizon) for s in self.series]
+        return [s.ahead(self.frequency, horizon) for s in self.series]
 
     def aware(self, stamps: Stamps) -> pl.Series:
         """Stamps of the panel with their time zone, where one was given by name."""
@@ -115,16 +116,17 @@ def from_table(
     holdout: int = 0,
     like: Panel | None = None,
     resample: Resample | None = None,
+    irregular: bool = False,
 ) -> Panel:
     """The panel of a file. The last `holdout` points of a series do not take part in the search
-    for seasons. With `like`, rows are read as those of that panel: its clock, its frequency."""
+    for seasons. With `like`, rows are read as those of that panel: its clock, its frequency. irregular:
+    every row is a step, however far it is from the one before."""
     where = table.source
     frame = table.frame
     frame = frame.with_columns(_values(frame, table.columns.target, where))
     frame = _stamped(frame, f"{where}, column {table.columns.time}")
-    return _panel(
-        frame, freq, seasons, holdout, where, table.notes, like, table.covariates, resample
-    )
+    how = (like, table.covariates, resample, irregular)
+    return _panel(frame, freq, seasons, holdout, where, table.notes, *how)
 
 
 def from_frame(
@@ -135,28 +137,33 @@ def from_frame(
     like: Panel | None = None,
     covariates: Covariates = NO_COVARIATES,
     resample: Resample | None = None,
+    columns: Columns = PLAIN,
+    irregular: bool = False,
 ) -> Panel:
-    """The panel of a long data frame (pandas, polars, Arrow) with unique_id, ds, y.
+    """The panel of a long data frame (pandas, polars, Arrow) with unique_id, ds, y, or other names.
 
     With `like`, rows are read as those of that panel: its clock, its frequency. Covariates are columns
-    of the frame beside these.
+    of the frame beside these. columns: what these are called. irregular: as in `from_table`.
 
     Errors  DataError for a frame that is not one, a column that is missing, and every fault of the
     data.
     """
     where = "frame"
     names = tuple(c.name for c in like.columns) if like else covariates.names
-    stamped = _read_frame(frame, where, ("ds", "y", *names), names)
-    return _panel(stamped, freq, seasons, holdout, where, (), like, covariates, resample)
+    stamped = _read_frame(frame, where, columns, names)
+    how = (like, covariates, resample, irregular)
+    return _panel(stamped, freq, seasons, holdout, where, (), *how)
 
 
-def with_future_frame(panel: Panel, frame: Any) -> Panel:
+def with_future_frame(panel: Panel, frame: Any, columns: Columns = PLAIN) -> Panel:
     """The panel with what is known ahead: unique_id, ds and the known covariates, behind its end.
+    columns: what the first two are called.
 
     Errors  DataError for a column that is missing, a series that is not known, an empty cell.
     """
     names = tuple(c.name for c in panel.columns if c.role == "known")
-    return _with_future(panel, _read_frame(frame, "future", ("ds", *names), names), "future")
+    read = _read_frame(frame, "future", columns, names, valued=False)
+    return _with_future(panel, read, "future")
 
 
 def with_future_table(panel: Panel, table: Table) -> Panel:
@@ -166,81 +173,16 @@ def with_future_table(panel: Panel, table: Table) -> Panel:
 
 
 def _read_frame(
-    frame: Any, where: str, needed: Sequence[str], covariates: Sequence[str]
+    frame: Any, where: str, columns: Columns, covariates: Sequence[str], valued: bool = True
 ) -> pl.DataFrame:
-    """The columns of a frame as unique_id, ds, y, row, and covariates under a prefix of their own."""
-    try:
-        frame_ = nw.from_native(frame)
-    except TypeError as error:
-        fact = f"a {type(frame).__name__} is no data frame"
-        raise DataError(fact, "give a pandas, polars or Arrow frame", where) from error
-    except nw.exceptions.DuplicateError as error:
-        fact = "two columns have the same name"
-        raise DataError(fact, "give each column a name of its own", where) from error
-    if isinstance(frame_, nw.LazyFrame):
-        frame_ = frame_.collect()
-    absent = [name for name in needed if name not in frame_.columns]
-    if absent:
-        fact = f"there is no column {absent[0]!r}; there are: {', '.join(frame_.columns)}"
-        remedy = "add the covariate" if absent[0] in covariates else "rename: unique_id, ds, y"
-        raise DataError(fact, remedy, where)
-    kept = [name for name in ("unique_id", "ds", "y") if name in frame_.columns]
-    beside = {PREFIX + name: _column(frame_[name], name) for name in covariates}
-    table = pl.DataFrame({name: _column(frame_[name], name) for name in kept} | beside)
-    if "unique_id" not in kept:
-        table = table.with_columns(unique_id=pl.lit("y"))
-    table = table.with_columns(
-        pl.col("unique_id").cast(pl.String), row=pl.int_range(table.height, dtype=pl.Int64)
-    )
-    if not table.height:
-        raise DataError("there are no rows", "give at least one series", where)
-    if "y" in needed:
-        table = table.with_columns(_values(table, "y", where))
-    table = table.with_columns(_frame_wall(frame_["ds"]))
-    return _stamped(table, f"{where}, column ds")
+    """The columns of a frame as unique_id, ds, y, row, and covariates under a prefix of their own.
 
-
-def _column(column: nw.Series, name: str) -> pl.Series:
-    """The column in polars.
-
-    Errors  DataError for what polars has no type for, and for a column of mixed types.
+    valued: there is a target among them.
     """
-    try:
-        zone = column.dtype.time_zone if isinstance(column.dtype, nw.Datetime) else None
-        if zone is None:
-            return _without_zone(column)
-        utc = _without_zone(column.dt.convert_time_zone("UTC").dt.replace_time_zone(None))
-        if zone not in available_timezones():
-            zone = "UTC"  # polars knows no "UTC+01:00"; see `_frame_wall`
-        return utc.dt.replace_time_zone("UTC").dt.convert_time_zone(zone)
-    except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
-        fact = f"its {column.dtype} cannot be read: {str(error).splitlines()[0]}"
-        remedy = "give dates, or whole numbers that count steps"
-        if name != "ds":
-            remedy = "give numbers" if name == "y" else "give text or whole numbers"
-        raise DataError(fact, remedy, f"frame, column {name}") from error
-
-
-def _frame_wall(column: nw.Series) -> list[pl.Series]:
-    """What the clock showed where its zone is an offset without a name, as a column "wall"."""
-    if not isinstance(column.dtype, nw.Datetime) or column.dtype.time_zone is None:
-        return []
-    if column.dtype.time_zone in available_timezones():
-        return []
-    return [_without_zone(column.dt.replace_time_zone(None)).alias("wall")]
-
-
-def _without_zone(column: nw.Series) -> pl.Series:
-    """From pandas by way of NumPy or of Python, since polars' own way asks for pyarrow."""
-    if not column.implementation.is_pandas_like():
-        return column.to_polars()
-    if column.dtype.is_numeric() or column.dtype == nw.Datetime(time_zone=None):
-        return pl.Series(column.to_numpy(), nan_to_null=True)
-    # In a column of text pandas may write a missing value as NaN, the one value that is not itself.
-    cells = pl.Series([None if v is None or v != v else v for v in column.to_list()], strict=False)
-    if cells.dtype == pl.Object:
-        raise TypeError(f"{type(column[0]).__name__} is not a kind of cell that tables have")
-    return cells
+    table = framed(frame, where, columns, covariates, valued)
+    if valued:
+        table = table.with_columns(_values(table, columns.target, where))
+    return _stamped(table, f"{where}, column {columns.time}")
 
 
 def _values(frame: pl.DataFrame, name: str, where: str) -> pl.Series:
@@ -312,6 +254,7 @@ def _panel(
     like: Panel | None,
     covariates: Covariates,
     resample: Resample | None,
+    irregular: bool,
 ) -> Panel:
     frame, clock = _on_one_clock(_whole(frame, where), where, like)
     told = [] if clock is None else [clock.note]
@@ -328,12 +271,14 @@ def _panel(
         told.append("rows were not in order of time: sorted")
     # Rows before the first value of a series that is known already say that these are missing.
     frame = observed_rows(placed, where, leading=like is None)
+    if like.frequency.kind == "irregular" if like else irregular:
+        frame = frame.filter(pl.col("y").is_not_null())  # no grid, so nothing is missing on it
     columns = like.columns if like else columns_of(placed, covariates)
     if columns:
         frame = read_covariates(frame, columns, where)
     groups = frame.partition_by("unique_id", maintain_order=True)
     stamps = [as_array(group["ds"]) for group in groups]
-    frequency = like.frequency if like else _frequency(stamps, freq)
+    frequency = like.frequency if like else _frequency(stamps, freq, irregular)
     parts = zip(groups, stamps, strict=True)
     series = tuple(on_grid(group, own, frequency, where, columns) for group, own in parts)
     if columns and not like:
@@ -344,8 +289,7 @@ def _panel(
         return replace(like, series=series, notes=(*notes, *told))
     # For the search, the last value goes on where one is missing.
     found, how = find_seasons([s.filled(()).values for s in series], frequency, seasons, holdout)
-    said = "given" if freq else "read off the stamps"
-    notes = (*notes, *told, f"frequency {frequency.alias} ({frequency.unit}), {said}", how)
+    notes = (*notes, *told, _spaced(frequency, freq), how)
     notes += (
         *_of_missing(series),
         *(["covariates: " + ", ".join(map(str, columns))] * bool(columns)),
@@ -381,7 +325,17 @@ def _of_missing(series: Sequence[Series]) -> tuple[str, ...]:
     return (f"{sum(counts):,}{of}: {filled}",)
 
 
-def _frequency(stamps: list[Stamps], freq: str | None) -> Frequency:
+def _spaced(frequency: Frequency, freq: str | None) -> str:
+    """The frequency in words."""
+    if frequency.kind == "irregular":
+        return "irregular stamps, taken as they are; what lies ahead is a median step apart"
+    said = "given" if freq else "read off the stamps"
+    return f"frequency {frequency.alias} ({frequency.unit}), {said}"
+
+
+def _frequency(stamps: list[Stamps], freq: str | None, irregular: bool) -> Frequency:
+    if irregular:
+        return calendar.irregular(stamps)
     return calendar.infer(stamps) if freq is None else calendar.parse(freq, np.concatenate(stamps))
 
 

@@ -6,9 +6,11 @@ from typing import Any
 
 from refold import cells
 from refold.errors import DataError
+from refold.ir.trace import Cell
 from refold.nn.layer import Recurrent
 from refold.nn.stacks import Stack
 from refold.plan.cost import letters
+from refold.shapes import shape_of
 
 from .settings import Settings
 
@@ -31,6 +33,26 @@ def recurrence(settings: Settings, hidden: int, dilations: tuple[int, ...] = (1,
         fact = f"cell {cell.name} reads {told}, and a forecast gives it one vector of any size"
         raise DataError(fact, 'declare one input, x=rf.Input("m")', "cell")
     return layer
+
+
+def timed(settings: Settings, hidden: int) -> Recurrent:
+    """A layer of a cell that reads a vector of `hidden` numbers and behind it a time step.
+
+    Errors  DataError for a cell that reads something else.
+    """
+    cell = cells.of(settings.cell)
+    if not _reads_time(cell):
+        known = ", ".join(name for name, one in cells.all().items() if _reads_time(one))
+        fact = f"cell {cell.name} reads no time step, and a network over times gives it one"
+        remedy = f'take one of {known}, or declare two inputs, x=rf.Input("m") and dt=rf.Input("")'
+        raise DataError(fact, remedy, "cell")
+    further: dict[str, Any] = dict.fromkeys(letters(cell.graph) - {"m", "n"}, hidden)
+    return Recurrent(cell, hidden, hidden, **further)
+
+
+def _reads_time(cell: Cell) -> bool:
+    inputs = cell.graph.leaves_of("input")
+    return [leaf.shape for leaf in inputs] == [shape_of("m"), ()] and inputs[1].name == "dt"
 
 
 def stacked(settings: Settings) -> tuple[int, ...]:

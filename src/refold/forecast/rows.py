@@ -14,38 +14,40 @@ import numpy as np
 
 from .calendar import Stamps
 from .panel import Panel, Series
+from .table import PLAIN, Columns
 
 # Rows are told apart one by one.
 _FEW = 1000
 
 
-def plain_rows(frame: Any, like: Panel) -> Panel | None:
-    """Rows that say plainly what they are, as `from_frame(frame, like=like)` reads them.
+def plain_rows(frame: Any, like: Panel, columns: Columns = PLAIN) -> Panel | None:
+    """Rows that say plainly what they are, as `from_frame(frame, like=like, columns=columns)` reads them.
 
     They have stamps without a time zone or whole numbers, numbers that are finite, names that are
     text, and stand in the order of time. None for all others: they may be right or wrong.
     """
-    if like.columns:
+    if like.columns or like.frequency.kind == "irregular":
         return None
     try:
         found = nw.from_native(frame, eager_only=True)
     except (TypeError, nw.exceptions.DuplicateError):
         return None
-    columns = set(found.columns)
-    if not {"ds", "y"} <= columns <= {"unique_id", "ds", "y"} or not 0 < len(found) <= _FEW:
+    needed, time = {columns.target, columns.time}, str(columns.time)
+    if not needed <= set(found.columns) <= needed | {columns.id} or not 0 < len(found) <= _FEW:
         return None
-    names = _names(found)
-    stamps, values = _stamps(found["ds"], like), _values(found["y"])
+    names = _names(found, columns)
+    stamps, values = _stamps(found[time], like), _values(found[columns.target])
     if names is None or stamps is None or values is None:
         return None
     series = tuple(_series(names, stamps, values))
     return replace(like, series=series, notes=()) if _are_spaced(series, like) else None
 
 
-def _names(frame: nw.DataFrame[Any]) -> list[str] | None:
-    if "unique_id" not in frame.columns:
-        return ["y"] * len(frame)
-    column = frame["unique_id"]
+def _names(frame: nw.DataFrame[Any], columns: Columns) -> list[str] | None:
+    if columns.id not in frame.columns:
+        # Where another name was given, `from_frame` says that there is no such column.
+        return [columns.target] * len(frame) if columns.id == PLAIN.id else None
+    column = frame[columns.id]
     if not (column.dtype == nw.String or column.dtype.is_integer()) or column.null_count():
         return None
     return [str(name) for name in column.to_list()]

@@ -42,7 +42,7 @@ from .panel import Panel, Series
 from .resample import Resample
 from .sequences import scaled
 from .settings import Settings
-from .table import Columns
+from .table import PLAIN, Columns
 from .tables import Kind
 from .ways import way_of
 
@@ -161,6 +161,7 @@ def _apart(saved: Saved) -> tuple[Tensors, Document]:
             "notes": list(panel.notes),
             "columns": [_spelled(column) for column in panel.columns],
             "resample": _spelled(panel.resample),
+            "counted": panel.series[0].stamps.dtype.kind == "i",
         },
         "model": model,
         "calibration": None,
@@ -191,7 +192,7 @@ def _together(tensors: Tensors, document: Document, path: Path) -> Saved:
     calibration = None
     if document["calibration"]:
         calibration = Calibration(tensors["calibration"].numpy(), **document["calibration"])
-    kind, columns = _kind_together(document["frame"]), _meant(document["columns"], path)
+    kind, columns = _kind_together(document["frame"], path), _meant(document["columns"], path)
     return Saved(fitted, horizon, calibration, kind, columns)
 
 
@@ -210,6 +211,10 @@ def _series_apart(panel: Panel) -> Tensors:
         held["known_lengths"] = torch.tensor([len(b.known) for b in beside])
         held["historical"] = torch.from_numpy(np.concatenate([b.historical for b in beside]))
         held["static"] = torch.from_numpy(np.stack([b.static for b in beside]))
+    if panel.frequency.kind == "irregular":
+        held["stamps"] = torch.from_numpy(
+            np.concatenate([s.stamps for s in panel.series]).astype(np.int64)
+        )
     return held | {
         "values": torch.from_numpy(np.concatenate([s.values for s in panel.series])),
         "lengths": torch.tensor([len(s) for s in panel.series]),
@@ -218,20 +223,30 @@ def _series_apart(panel: Panel) -> Tensors:
 
 
 def _series_together(tensors: Tensors, names: list[str], document: Document) -> tuple[Series, ...]:
-    frequency = _meant(document["panel"]["frequency"], Path())
-    first = tensors["first"].numpy()
-    if frequency.kind != "number":
-        first = first.astype("datetime64[us]")
     ends = np.cumsum(tensors["lengths"].numpy())[:-1]
     values, missing = np.split(tensors["values"].numpy(), ends), [None] * len(names)
     if "missing" in tensors:
         parts = np.split(tensors["missing"].numpy(), ends)
         missing = [part if part.any() else None for part in parts]
+    stamps = _stamps_together(tensors, ends, document)
     beside = _beside_together(tensors, ends) if "known" in tensors else [None] * len(names)
     return tuple(
-        Series(name, np.concatenate([[start], frequency.after(start, len(y) - 1)]), y, absent, own)
-        for name, start, y, absent, own in zip(names, first, values, missing, beside, strict=True)
+        Series(name, own_stamps, y, absent, own)
+        for name, own_stamps, y, absent, own in zip(
+            names, stamps, values, missing, beside, strict=True
+        )
     )
+
+
+def _stamps_together(tensors: Tensors, ends: np.ndarray, document: Document) -> list[np.ndarray]:
+    frequency = _meant(document["panel"]["frequency"], Path())
+    counted = frequency.kind == "number" or document["panel"].get("counted", False)
+    kind = np.dtype(np.int64) if counted else np.dtype("datetime64[us]")
+    if "stamps" in tensors:
+        return np.split(tensors["stamps"].numpy().astype(kind), ends)
+    first, lengths = tensors["first"].numpy().astype(kind), tensors["lengths"].tolist()
+    pairs = zip(first, lengths, strict=True)
+    return [np.concatenate([[at], frequency.after(at, n - 1)]) for at, n in pairs]
 
 
 def _beside_together(tensors: Tensors, ends: np.ndarray) -> list[Values]:
@@ -333,16 +348,17 @@ def _kind_apart(kind: Kind) -> Document:
     for name, held in kind.types.items():
         zone = [held.time_unit, held.time_zone] if isinstance(held, nw.Datetime) else []
         types[name] = [str(held).partition("(")[0], *zone]
-    return {"library": kind.library.name, "types": types}
+    return {"library": kind.library.name, "types": types, "columns": _spelled(kind.columns)}
 
 
-def _kind_together(document: Document) -> Kind:
+def _kind_together(document: Document, path: Path) -> Kind:
     types = {}
     for name, (held, *zone) in document["types"].items():
         if held not in _TYPES:
             raise ValueError(f"{held} is no type of ids or stamps")
         types[name] = _TYPES[held](*zone) if zone else _TYPES[held]()
-    return Kind(nw.Implementation[document["library"]], types)
+    columns = _meant(document.get("columns"), path) or PLAIN
+    return Kind(nw.Implementation[document["library"]], types, columns)
 
 
 _WHOLE = (nw.Int8, nw.Int16, nw.Int32, nw.Int64, nw.UInt8, nw.UInt16, nw.UInt32, nw.UInt64)

@@ -24,6 +24,7 @@ from .course import Course
 from .metrics import mae, naive_error, smape
 from .model import OriginNetwork, Told, answered, forecast, tell
 from .panel import Panel, Series
+from .smoothing import with_smoothing
 
 Floats = NDArray[np.float64]
 
@@ -207,9 +208,14 @@ def _past(
     usual: float | None = None,
 ) -> Past:
     missing = [s.missing for s in panel.series]
+    if course.smoothed:
+        most = max(map(len, data.values))  # a level and seasons hang on all that came before
     found = window.past(data.values, course.look, most, lines, usual, missing)
     covariates = beside(panel, data.beside, found.columns, course.look.horizon)
-    return found if covariates is None else replace(found, beside=covariates)
+    found = found if covariates is None else replace(found, beside=covariates)
+    if not course.smoothed:
+        return found
+    return with_smoothing(found, [s.name for s in panel.series], course.smoothed, usual is None)
 
 
 def reach_at_end(course: Course) -> int:
@@ -346,13 +352,14 @@ def mean_ahead(
 
     Networks that look at the same are told once.
     """
-    told: dict[tuple[int, int, int], Told] = {}
+    told: dict[tuple[int, ...], Told] = {}
     found = []
     for network, past, course in zip(networks, pasts, courses, strict=True):
-        key = (id(past), course.stride, course.origins)
+        own = id(network) if network.smoothing else 0
+        key = (id(past), own, course.stride, course.origins)
         if key not in told:
             columns = chain(past.columns - 1 - back, course)
-            told[key] = tell(past, rows, columns, 1)
+            told[key] = tell(past, rows, columns, 1, network.smoothing)
         found.append(answered(network, told[key])[0])
     return torch.stack(found).mean(dim=0)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from .calendar import Stamps
+from .calendar import Frequency, Stamps
 from .covariates import Values
 from .growth import longer
 
@@ -29,7 +29,8 @@ class Series:
     """One series: stamps (N,) and values (N,), in order of time.
 
     missing (N,): where no value was observed; what stands there in `values` was filled in. None:
-    nowhere. beside: its covariates, where there are any.
+    nowhere. beside: its covariates, where there are any. asked: of irregular stamps, those that are to be
+    forecast, where they are known.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Series:
     values: Floats
     missing: Bools | None = None
     beside: Values | None = None
+    asked: Stamps | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -57,6 +59,12 @@ class Series:
     def known(self) -> Floats:
         """The observed values alone, N of them or fewer."""
         return self.values if self.missing is None else self.values[~self.missing]
+
+    def ahead(self, frequency: Frequency, steps: int) -> Stamps:
+        """The next stamps: those that are asked for, and on from there by the frequency. (steps,)."""
+        asked = self.stamps[:0] if self.asked is None else self.asked[:steps]
+        last = asked[-1] if len(asked) else self.stamps[-1]
+        return np.concatenate([asked, frequency.after(last, steps - len(asked))])
 
     def followed_by(self, later: Series) -> Series:
         """With the rows that follow its last one."""

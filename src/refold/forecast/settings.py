@@ -16,8 +16,9 @@ from refold.ir.trace import Cell
 
 from .families import HEADS
 
-Over = Literal["origins", "segments", "steps"]
+Over = Literal["origins", "segments", "steps", "times"]
 Measure = Literal["absolute", "squared"]
+Scaling = Literal["window", "smoothing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,12 @@ class Settings:
     # Every further size that a cell asks for, beside m and n, is `hidden` as well.
     hidden: int | None = None
     # What the recurrence runs over: forecast origins, with all of their past; or the last values
-    # before one, in segments or one by one. Origins suit panels and short horizons, segments long ones.
+    # before one, in segments or one by one; or one by one with the time between them, where stamps are
+    # irregular. Origins suit panels and short horizons, segments long ones.
     over: Over = "origins"
+    # What a window is relative to: what is measured in it, or a level and seasons that are learned with
+    # the network, by exponential smoothing of each series.
+    scaling: Scaling = "window"
     # Layers, each but the first added to the one below; how many of its steps each looks back.
     layers: int | None = None
     dilations: tuple[int, ...] | None = None
@@ -75,11 +80,14 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise DataError(f"{name} is {value}", "give at least 1", "Settings")
-        for name, kind in (("over", Over), ("error", Measure)):
+        for name, kind in (("over", Over), ("error", Measure), ("scaling", Scaling)):
             if getattr(self, name) not in get_args(kind):
                 told = ", ".join(get_args(kind))
                 fact = f"{name} is {getattr(self, name)!r}"
                 raise DataError(fact, f"choose one of {told}", "Settings")
+        if self.scaling == "smoothing" and self.over != "origins":
+            fact = f"scaling is smoothing, and a network over {self.over} is relative to the last value"
+            raise DataError(fact, 'take over="origins", or scaling="window"', "Settings")
         self._check_stack()
 
     def _check_stack(self) -> None:
@@ -94,8 +102,9 @@ class Settings:
             if self.layers not in (None, len(given)):
                 fact = f"there are {self.layers} layers and {len(given)} dilations"
                 raise DataError(fact, "give one for each layer", "Settings")
-        if self.over == "segments" and max(self.layers or 1, *(given or (1,))) > 1:
-            fact = "a recurrence over segments has one layer, whose next step is the forecast"
+        branching = self.over in ("segments", "times")
+        if branching and max(self.layers or 1, *(given or (1,))) > 1:
+            fact = f"a recurrence over {self.over} has one layer, whose next step is the forecast"
             raise DataError(
                 fact, 'leave layers and dilations out, or take over="steps"', "Settings"
             )

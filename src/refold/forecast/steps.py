@@ -28,7 +28,7 @@ from .segments import SMALL, vectors
 from .settings import Settings
 
 # Numbers that say which series it is.
-_OWN = 8
+OWN = 8
 
 
 class StepNetwork(nn.Module):
@@ -40,7 +40,7 @@ class StepNetwork(nn.Module):
 
     def __init__(self, course: Lookback, settings: Settings, beside: Beside | None = None) -> None:
         super().__init__()
-        hidden, own = course.hidden, _OWN if course.names else 0
+        hidden, own = course.hidden, OWN if course.names else 0
         self.embed = nn.Linear(1, hidden)
         self.recurrence = recurrence(settings, hidden, course.dilations)
         self.series = nn.Parameter(SMALL * torch.randn(len(course.names), own))

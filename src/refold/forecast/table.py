@@ -40,6 +40,10 @@ class Columns:
     id: str | None = None
 
 
+# What the columns of a data frame are called where nothing is said.
+PLAIN = Columns("y", "ds", "unique_id")
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """A file's rows as (unique_id, ds, y, row), and how they came about.

@@ -20,6 +20,7 @@ from .evaluate import Ranking
 from .importance import Importance
 from .intervals import Band
 from .panel import Panel
+from .table import PLAIN, Columns
 from .tuning import Tuned, names_of
 
 Floats = NDArray[np.float64]
@@ -211,25 +212,27 @@ def horizon_frame(found: Ranking) -> pl.DataFrame:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Which library a frame came from, and the types that ids and stamps had in it."""
+    """Which library a frame came from, the types that ids and stamps had in it, and what its columns were called."""
 
     library: nw.Implementation = nw.Implementation.POLARS
     types: dict[str, Any] = field(default_factory=dict)
+    columns: Columns = PLAIN
 
     @staticmethod
-    def of(frame: Any, panel: Panel) -> Kind:
-        """Ids that were numbers and stamps that were dates come back as such."""
+    def of(frame: Any, panel: Panel, columns: Columns = PLAIN) -> Kind:
+        """Ids that were numbers and stamps that were dates come back as such, all under their own names."""
         given = nw.from_native(frame)
         schema = dict(given.collect_schema())
-        ids, ds = schema.get("unique_id"), schema["ds"]
+        ids, ds = schema.get(str(columns.id)), schema[str(columns.time)]
         types = {"unique_id": ids} if ids is not None and ids.is_integer() else {}
         offset = (
             isinstance(ds, nw.Datetime) and panel.clock is not None and bool(panel.clock.offset)
         )
-        return Kind(given.implementation, types | ({"ds": ds} if ds == nw.Date or offset else {}))
+        types |= {"ds": ds} if ds == nw.Date or offset else {}
+        return Kind(given.implementation, types, columns)
 
     def of_frame(self, frame: pl.DataFrame) -> Any:
-        """A frame of refold's in that library, with those types."""
+        """A frame of refold's in that library, with those types and names."""
         found = nw.from_native(frame, eager_only=True)
         if self.library is not nw.Implementation.POLARS:
             found = self._there(frame)
@@ -242,7 +245,10 @@ class Kind:
             if isinstance(kind, nw.Datetime):
                 back = nw.col(name).dt.replace_time_zone(kind.time_zone)
             found = found.with_columns(back)
-        return found.to_native()
+        own = {"unique_id": self.columns.id, "ds": self.columns.time, "y": self.columns.target}
+        return found.rename(
+            {ours: str(own[ours]) for ours in own if ours in found.columns}
+        ).to_native()
 
     def _there(self, frame: pl.DataFrame) -> nw.DataFrame[Any]:
         try:

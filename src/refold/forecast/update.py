@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from refold.errors import DataError
 
@@ -38,7 +39,7 @@ def appended(panel: Panel, newer: Panel, horizon: int) -> Panel:
 
 
 def _longer(series: Series, newer: Series, panel: Panel) -> Series:
-    at = panel.frequency.grid(newer.stamps, series.stamps[0])
+    at = _places(series, newer, panel)
     if (at % 1 != 0).any():
         stamp = newer.stamps[int((at % 1 != 0).argmax())]
         fact = (
@@ -59,6 +60,21 @@ def _longer(series: Series, newer: Series, panel: Panel) -> Series:
         fact += f"of {text(newer.stamps[~known][0])}: {text(missing)} is missing"
         raise DataError(fact, "give every row from there on", _WHERE)
     return series.followed_by(fresh).filled(panel.seasons)
+
+
+def _places(series: Series, newer: Series, panel: Panel) -> NDArray[np.float64]:
+    """Where newer rows lie among those that are known: from 0 on, or behind them."""
+    if panel.frequency.kind != "irregular":
+        return panel.frequency.grid(newer.stamps, series.stamps[0])
+    at = np.searchsorted(series.stamps, newer.stamps)
+    fresh = newer.stamps > series.stamps[-1]
+    strange = ~fresh & (series.stamps[np.minimum(at, len(series) - 1)] != newer.stamps)
+    if strange.any():
+        stamp = newer.stamps[int(strange.argmax())]
+        fact = f"series {series.name} is known up to {text(series.stamps[-1])}, and a row of "
+        fact += f"{text(stamp)} is given that it does not have"
+        raise DataError(fact, "leave out the rows before its end, or fit again", _WHERE)
+    return (at + np.where(fresh, fresh.cumsum() - 1, 0)).astype(np.float64)
 
 
 def _begun(series: Series) -> Series:

@@ -92,10 +92,12 @@ class OriginView:
         named: dict[str, Place],
     ) -> OriginView:
         columns = chain(past.columns - 1 - back, course)
+        told = tell(past, rows, columns, 1, network.smoothing)
+        past = network.viewed(past)
         return OriginView(
             network,
             window.told(past, rows, columns),
-            tell(past, rows, columns, 1),
+            told,
             (*past.look.groups, *[LINE] * (past.line is not None)),
             window.unit(past, rows, columns[-1:])[..., None, None],
             past.beside,

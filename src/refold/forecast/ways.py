@@ -6,8 +6,9 @@ A way says what a network looks at, how it is built, what it is trained on and h
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -21,14 +22,16 @@ from refold.errors import DataError
 from . import sequences, windows
 from .course import Course, course
 from .hindcast import Hindcast, of_origins, of_windows
-from .lookback import Lookback, over_segments, over_steps
+from .lookback import Lookback, over_segments, over_steps, over_times
 from .model import OriginNetwork, tell
 from .panel import Panel
 from .segments import SegmentNetwork
 from .sequences import Mean, Scaled, chain
 from .settings import Over, Settings
 from .skill import begin_by_skill
+from .smoothing import Smoothing, Tracked
 from .steps import StepNetwork
+from .times import TimeNetwork, times_of
 
 # Origins: which series (B,), and how many of their values lie behind each (B,).
 Origins = tuple[Tensor, Tensor]
@@ -100,7 +103,10 @@ class OverOrigins:
     """A recurrence over forecast origins: see model.py."""
 
     def course(self, panel: Panel, horizon: int, settings: Settings, member: int) -> Course:
-        return course(panel.seasons, horizon, [len(s) for s in panel.series], settings, member)
+        found = course(panel.seasons, horizon, [len(s) for s in panel.series], settings, member)
+        if settings.scaling == "window":
+            return found
+        return replace(found, smoothed=tuple(s.name for s in panel.series))
 
     def prepared(self, panel: Panel, data: Scaled, course: Course) -> Scaled:
         return sequences.with_lines(panel, data) if course.lines else data
@@ -109,7 +115,10 @@ class OverOrigins:
         return course.look, course.stride, course.origins, course.span
 
     def reach(self, course: Course) -> int:
-        return sequences.reach_at_end(course) + course.look.reach
+        # A level and seasons hang on all that came before.
+        return (
+            sys.maxsize if course.smoothed else sequences.reach_at_end(course) + course.look.reach
+        )
 
     def past(self, panel: Panel, data: Scaled, course: Course) -> Past:
         return sequences.past_of(panel, data, course)
@@ -121,13 +130,16 @@ class OverOrigins:
 
     def network(self, past: Past, course: Course, settings: Settings) -> OriginNetwork:
         horizon = course.look.horizon
-        return OriginNetwork(past.features, past.bases, horizon, course, settings, past.beside)
+        network = OriginNetwork(past.features, past.bases, horizon, course, settings, past.beside)
+        if isinstance(past, Tracked):
+            network.smoothing = Smoothing(past, len(course.smoothed))
+        return network
 
     def learner(
         self, network: OriginNetwork, past: Past, data: Scaled, course: Course, mean: Mean
     ) -> nn.Module:
         if course.lines:
-            begin_by_skill(network, past, course)
+            begin_by_skill(network, network.viewed(past), course)
         return sequences.Learner(network, past, data, course, mean)
 
     def draws(
@@ -147,7 +159,8 @@ class OverOrigins:
 
     def reads(self, network: OriginNetwork, past: Past, course: Course) -> Tensor:
         rows = torch.arange(len(past.z))
-        told = tell(past, rows, chain(torch.full_like(rows, past.columns - 1), course), 1)
+        ends = torch.full_like(rows, past.columns - 1)
+        told = tell(past, rows, chain(ends, course), 1, network.smoothing)
         return network.reads(told.features, told.beside)
 
     def hindcasts(
@@ -225,7 +238,7 @@ class OverWindows:
 
     def reads(self, network: Any, past: windows.Windows, course: Lookback) -> Tensor:
         told = windows.at_end(past)
-        return network.reads(told.windows, told.along)
+        return network.reads(told.windows, told.between or told.along)
 
     def hindcasts(
         self, network: Any, panel: Panel, data: Scaled, course: Lookback
@@ -241,6 +254,39 @@ class OverWindows:
         return f"{over}; all steps at once, relative to the last value"
 
 
+class OverTimes(OverWindows):
+    """A recurrence over the last values before an origin and the time between them: see times.py."""
+
+    def course(self, panel: Panel, horizon: int, settings: Settings, member: int) -> Lookback:
+        if panel.frequency.kind != "irregular":
+            fact = (
+                "the stamps were brought to a grid, and a network over times takes them as they are"
+            )
+            raise DataError(fact, "read the table with irregular=True", "Settings")
+        given = {"covariates": panel.columns, f"the head {settings.head}": settings.head != "point"}
+        refused = [name for name, there in given.items() if there]
+        if refused:
+            fact = f"{refused[0]} cannot be told of times between steps"
+            raise DataError(fact, "leave that out, or bring the stamps to a grid", "Settings")
+        return OverWindows.course(self, panel, horizon, settings, member)
+
+    def past(self, panel: Panel, data: Scaled, course: Lookback) -> windows.Windows:
+        found = windows.windows_of(panel, data, course)
+        return replace(found, times=times_of(panel, found.columns, course.horizon))
+
+    def at_end(
+        self, panel: Panel, data: Scaled, course: Lookback, usual: float, back: int = 0
+    ) -> windows.Windows:
+        found = windows.windows_of(panel, data, course, back)
+        return replace(found, times=times_of(panel, found.columns, course.horizon))
+
+    def told(self, course: Lookback) -> str:
+        return (
+            f"over the last {course.back} values and the time between them; carried on from there to all "
+            "times ahead, relative to the last value"
+        )
+
+
 def _ends(z: Tensor) -> Origins:
     """The end of every series, (N, C)."""
     return torch.arange(len(z)), torch.zeros(len(z), dtype=torch.long)
@@ -254,6 +300,7 @@ WAYS: dict[Over, Way] = {
     "origins": OverOrigins(),
     "segments": OverWindows(over_segments, SegmentNetwork),
     "steps": OverWindows(over_steps, StepNetwork),
+    "times": OverTimes(over_times, TimeNetwork),
 }
 
 

@@ -24,6 +24,7 @@ from .heads import WindowHead, lifted
 from .lookback import Lookback
 from .panel import Panel
 from .sequences import Mean, Measured, Scaled, mean_of_own
+from .times import Between, between
 
 # Draws of windows in an epoch of `fit`: what happens between epochs then costs nothing.
 _EPOCH = 50
@@ -54,6 +55,8 @@ class Windows:
     seasons: tuple[int, ...] = ()
     # Nothing is relative to what is usual in the panel; see `data.window.Past.usual`.
     usual: float = 1.0
+    # Where stamps are irregular, the times of `times.times_of`.
+    times: Tensor | None = None
 
     @property
     def columns(self) -> int:
@@ -70,7 +73,7 @@ class OnWindows(Protocol):
 
     spreads: WindowHead | None
 
-    def __call__(self, windows: Tensor, own: Tensor, along: Along | None) -> Tensor: ...
+    def __call__(self, windows: Tensor, own: Tensor, along: Any) -> Tensor: ...
 
 
 def windows_of(panel: Panel, data: Scaled, course: Lookback, back: int | None = None) -> Windows:
@@ -121,22 +124,28 @@ class Told(NamedTuple):
     windows: Tensor
     last: Tensor
     rows: Tensor
-    along: Along | None
+    along: Along | None = None
+    between: Between | None = None
 
 
 def tell(past: Windows, rows: Tensor, columns: Tensor) -> Told:
     """What is seen from origins: rows (S,) say which series, columns (W, S) which steps."""
     steps = columns[..., None] + torch.arange(1 - past.back, 1)
     seen = window.at(past.z, rows, steps)
-    last, held = seen[..., -1:], None
+    last = seen[..., -1:]
+    found = Told(seen - last, last, rows)
+    if past.times is not None:
+        apart = between(past.times, rows, columns, past.back, past.horizon)
+        return found._replace(between=apart)
     if past.beside is not None:
         held = along(past.beside, rows, columns, past.back, past.horizon, past.seasons)
-    return Told(seen - last, last, rows, held)
+        return found._replace(along=held)
+    return found
 
 
 def answered(network: OnWindows, past: Windows, told: Told) -> Tensor:
     """What `forecast` gives."""
-    found = network(told.windows, past.own[told.rows], told.along)
+    found = network(told.windows, past.own[told.rows], told.between or told.along)
     found = lifted(found, told.last, network.spreads)
     return found if network.spreads is None else network.spreads(found, past.unit[told.rows])
 
