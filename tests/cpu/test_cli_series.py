@@ -1,5 +1,6 @@
 """backtest, fit and predict as a user meets them, and intervals in what `forecast` writes."""
 
+import datetime as dt
 import shutil
 
 import numpy as np
@@ -33,6 +34,35 @@ def names(folder):
 
 def plain(text):
     return " ".join(text.split())
+
+
+# Settings by flags
+
+
+def test_irregular_stamps_are_taken_as_they_are(refold, quick, tmp_path):
+    minutes = np.random.default_rng(0).exponential(30, size=80).cumsum()
+    stamps = [dt.datetime(2024, 1, 1) + dt.timedelta(minutes=float(m)) for m in minutes]
+    pl.DataFrame({"when": stamps, "level": np.sin(minutes / 60)}).write_csv(tmp_path / "tank.csv")
+    code, _, err = refold("forecast", "tank.csv", "-H", 3, "--no-plot")
+    assert code == 2 and "--over times" in plain(err)
+    code, out, err = refold("forecast", "tank.csv", "-H", 3, "--no-plot", "--over", "times")
+    assert code == 0, err
+    assert "irregular stamps, taken as they are" in plain(out) and "refold cfc" in plain(out)
+    ahead = pl.read_csv(tmp_path / "refold-forecast/forecast.csv", try_parse_dates=True)["ds"]
+    assert ahead[0] > stamps[-1] and ahead.diff().drop_nulls().n_unique() == 1
+    code, _, err = refold("forecast", "tank.csv", "-H", 3, "--over", "times", "--cell", "gru")
+    assert code == 2 and "reads no time step" in plain(err)
+
+
+def test_scaling_by_smoothing(refold, quick, shop, tmp_path):
+    code, _, err = refold("fit", shop, "-H", 3, "--scaling", "smoothing", "--no-intervals")
+    assert code == 0, err
+    assert Forecaster.load(tmp_path / "refold-model").settings.scaling == "smoothing"
+    code, _, _ = refold("forecast", shop, "-H", 3, "--no-plot", "--scaling", "smoothing")
+    page = (tmp_path / "refold-forecast/report.html").read_text(encoding="utf-8")
+    assert code == 0 and "exponential smoothing" in page and "--scaling smoothing" in page
+    code, _, err = refold("fit", shop, "-H", 3, "--scaling", "size")
+    assert code == 2 and "choose one of window, smoothing" in plain(err)
 
 
 # Intervals

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 _NAMES = " or ".join(EXAMPLES)
 
+# The cell that reads the time between steps, where none is named.
+_CONTINUOUS = "cfc"
+
 _TABLE, _MODEL = "What the table holds", "The model"
 
 File = Annotated[Path | None, typer.Argument(help="CSV or Parquet, one row per series and time.")]
@@ -298,6 +301,8 @@ def read(
         settings = replace(settings, scaling=_scaling(words.scaling))
     if words.cell is not None:
         settings = replace(settings, cell=cells.find(words.cell))
+    elif settings.over == "times" and words.settings is None:
+        settings = replace(settings, cell=_CONTINUOUS)  # the usual cell reads no time step
     levels_of(level)  # refused before the table is read
     table = read_table(source, words.target, words.time, words.id, words.beside.named())
     holdout = steps if holdout is None else holdout
