@@ -6,7 +6,7 @@ import inspect
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args, get_type_hints
 
@@ -28,7 +28,9 @@ _NAMES = " or ".join(EXAMPLES)
 # The cell that reads the time between steps, where none is named.
 _CONTINUOUS = "cfc"
 
-_TABLE, _MODEL = "What the table holds", "The model"
+# Options stand in groups in the help.
+_of_table = partial(typer.Option, rich_help_panel="What the table holds")
+_of_model = partial(typer.Option, rich_help_panel="The model")
 
 File = Annotated[Path | None, typer.Argument(help="CSV or Parquet, one row per series and time.")]
 Horizon = Annotated[int | None, typer.Option("--horizon", "-H", help="How many steps ahead.")]
@@ -37,99 +39,51 @@ Level = Annotated[
     str | None, typer.Option(help="Intervals that hold so many percent, as 95 or 80,95.")
 ]
 Target = Annotated[
-    str | None,
-    typer.Option(
-        help="Column to forecast; a,b,c or all where each is a series.", rich_help_panel=_TABLE
-    ),
+    str | None, _of_table(help="Column to forecast; a,b,c or all where each is a series.")
 ]
-Time = Annotated[
-    str | None, typer.Option(help="Column of dates, or of whole steps.", rich_help_panel=_TABLE)
-]
-Id = Annotated[
-    str | None, typer.Option(help="Column that names the series.", rich_help_panel=_TABLE)
-]
+Time = Annotated[str | None, _of_table(help="Column of dates, or of whole steps.")]
+Id = Annotated[str | None, _of_table(help="Column that names the series.")]
 Freq = Annotated[
-    str | None,
-    typer.Option(
-        help="Spacing: MS, ME, W, D, B, h, 30min ... Else from the dates.", rich_help_panel=_TABLE
-    ),
+    str | None, _of_table(help="Spacing: MS, ME, W, D, B, h, 30min ... Else from the dates.")
 ]
-Season = Annotated[
-    str | None,
-    typer.Option(help="Seasons in steps, as 48 or 48,336; 1 for none.", rich_help_panel=_TABLE),
-]
+Season = Annotated[str | None, _of_table(help="Seasons in steps, as 48 or 48,336; 1 for none.")]
 Static = Annotated[
-    str | None,
-    typer.Option(
-        help="Columns that stay the same in a series, as country,size.", rich_help_panel=_TABLE
-    ),
+    str | None, _of_table(help="Columns that stay the same in a series, as country,size.")
 ]
 Known = Annotated[
-    str | None,
-    typer.Option(
-        help="Columns known ahead, as promo,price; given behind the end too.",
-        rich_help_panel=_TABLE,
-    ),
+    str | None, _of_table(help="Columns known ahead, as promo,price; given behind the end too.")
 ]
 Historical = Annotated[
-    str | None,
-    typer.Option(
-        help="Columns known up to the last value, as temperature.", rich_help_panel=_TABLE
-    ),
+    str | None, _of_table(help="Columns known up to the last value, as temperature.")
 ]
 Categorical = Annotated[
-    str | None,
-    typer.Option(
-        help="Those of them whose numbers are names; text always is one.", rich_help_panel=_TABLE
-    ),
+    str | None, _of_table(help="Those of them whose numbers are names; text always is one.")
 ]
 ResampleTo = Annotated[
-    str | None,
-    typer.Option(help="Bring irregular stamps to steps of D, h, W, MS ...", rich_help_panel=_TABLE),
+    str | None, _of_table(help="Bring irregular stamps to steps of D, h, W, MS ...")
 ]
 Aggregate = Annotated[
-    str | None,
-    typer.Option(
-        help="What becomes of the values of a step: mean, sum or last.", rich_help_panel=_TABLE
-    ),
+    str | None, _of_table(help="What becomes of the values of a step: mean, sum or last.")
 ]
 Future = Annotated[
-    Path | None,
-    typer.Option(
-        help="A table of what is known ahead, behind the end of FILE.", rich_help_panel=_TABLE
-    ),
+    Path | None, _of_table(help="A table of what is known ahead, behind the end of FILE.")
 ]
-CellName = Annotated[
-    str | None,
-    typer.Option(help="Recurrent cell: a zoo name, or file.py:function.", rich_help_panel=_MODEL),
-]
-SettingsFile = Annotated[
-    Path | None, typer.Option(help="Settings that `refold tune` wrote.", rich_help_panel=_MODEL)
-]
+CellName = Annotated[str | None, _of_model(help="Recurrent cell: a zoo name, or file.py:function.")]
+SettingsFile = Annotated[Path | None, _of_model(help="Settings that `refold tune` wrote.")]
 Over = Annotated[
-    str | None,
-    typer.Option(
-        help="What the network recurs over: origins, segments, steps or times.",
-        rich_help_panel=_MODEL,
-    ),
+    str | None, _of_model(help="What the network recurs over: origins, segments, steps or times.")
 ]
 ScalingName = Annotated[
     str | None,
-    typer.Option(
-        help="What values are relative to: their window, or a level and seasons: smoothing.",
-        rich_help_panel=_MODEL,
-    ),
+    _of_model(help="What values are relative to: their window, or a level and seasons: smoothing."),
 ]
 Head = Annotated[
     str | None,
-    typer.Option(
-        help="What is said of certainty: point, quantiles, normal, student, negative_binomial, poisson.",
-        rich_help_panel=_MODEL,
+    _of_model(
+        help="What is said of certainty: point, quantiles, normal, student, negative_binomial, poisson."
     ),
 ]
-Seed = Annotated[
-    int, typer.Option(help="Another seed, other starting weights.", rich_help_panel=_MODEL)
-]
+Seed = Annotated[int, _of_model(help="Another seed, other starting weights.")]
 Ray = Annotated[
     bool, typer.Option("--ray", help="Share the series among Ray's workers (needs ray).")
 ]
