@@ -20,7 +20,7 @@ WITHIN = 1 + 1e-12
 NONE = {
     "antisymmetric", "antisymmetric_gated", "lipschitz", "lstm_1997", "lstm_1997_blocks", "janet", "lstm_layer_norm",
     "mc_lstm", "slstm", "slstm_exp", "cornn", "unicornn", "additive", "shunting", "gru_ode", "ltc", "cohen_grossberg",
-    "ctrnn",
+    "ctrnn", "holt_winters",
 }  # fmt: skip
 
 
