@@ -17,6 +17,7 @@ Source  Vovk, Gammerman & Shafer 2005; Laxhammar & Falkman 2010 for conformal an
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -36,6 +37,8 @@ from .settings import Settings
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
+# Values that are forecast at once behind one that was no good: another may follow soon.
+_PART = 32
 # Percent, where none is given: one value in a hundred that is none is named. Of short series less is told.
 _LEVEL = 99
 # More than these in a row are no outliers: the series has changed, and forecasts have to follow it.
@@ -199,14 +202,17 @@ def _checked(panel: Panel, horizon: int, last: object, ahead: object) -> int:
     return int(last)
 
 
-def _expected(fitted: Fitted, panel: Panel, last: int, ahead: int) -> tuple[Floats, ...]:
-    """The last values of every series, each as forecast `ahead` steps before: (last,) each."""
+def _expected(
+    fitted: Fitted, panel: Panel, last: int, ahead: int, parts: Sequence[tuple[int, int]] = ()
+) -> tuple[Floats, ...]:
+    """Parts of the last values of every series, all of them if none are named, each forecast `ahead` steps before."""
     before = rolled(fitted, panel, last + ahead)
-    back = torch.arange(last, 0, -1) + ahead - 1
-    rows = torch.arange(len(panel.series))
-    z = before.ahead(rows.repeat_interleave(last), back.repeat(len(rows)))[:, ahead - 1]
-    parts = z.reshape(len(rows), last)
-    return tuple(before.values(i, part) for i, part in enumerate(parts))
+    parts = parts or [(0, last)] * len(panel.series)
+    back = torch.cat([last - torch.arange(*part) + ahead - 1 for part in parts])
+    sizes = [end - begin for begin, end in parts]
+    rows = torch.arange(len(parts)).repeat_interleave(torch.tensor(sizes))
+    z = before.ahead(rows, back)[:, ahead - 1]
+    return tuple(before.values(i, part) for i, part in enumerate(z.split(sizes)))
 
 
 def _cleaned(
@@ -214,25 +220,30 @@ def _cleaned(
 ) -> tuple[tuple[Floats, ...], tuple[Floats, ...]]:
     """Forecasts of the last values, and how far off these are; each series is settled on its own.
 
-    From the earliest value of a series that is too far off, later ones are forecast anew.
+    From the earliest value of a series that is too far off, later ones are forecast anew: so they are
+    forecast in parts, small ones behind such a value, larger ones as long as there is none.
     """
     values = [s.values.copy() for s in panel.series]
     scales = [unit_of(s.observed, fitted.data.transform, panel.season) for s in fitted.panel.series]
-    found = [f.copy() for f in _expected(fitted, panel, last, ahead)]
-    away = [_away(*parts) for parts in zip(panel.series, found, scales, strict=True)]
-    settled = [0] * len(values)
-    while moved := [i for i, each in enumerate(away) if (each[settled[i] :] > far).any()]:
-        for i in moved:
-            at = settled[i] + int((away[i][settled[i] :] > far).argmax())
-            own, late = panel.series[i].values[-last:], values[i][-last:]
-            late[:] = _believed(late, own, found[i], away[i] > far, at)
-            settled[i] = at + 1
+    found = [np.zeros(last) for _ in values]
+    settled, wide = [0] * len(values), [last] * len(values)
+    while moved := [i for i, until in enumerate(settled) if until < last]:
         cleaned = replace(
             panel, series=tuple(replace(panel.series[i], values=values[i]) for i in moved)
         )
-        for i, f in zip(moved, _expected(fitted, cleaned, last, ahead), strict=True):
-            found[i][settled[i] :] = f[settled[i] :]
-            away[i] = _away(panel.series[i], found[i], scales[i])
+        parts = [(settled[i], min(last, settled[i] + wide[i])) for i in moved]
+        forecasts = _expected(fitted, cleaned, last, ahead, parts)
+        for i, (begin, end), part in zip(moved, parts, forecasts, strict=True):
+            found[i][begin:end] = part
+            flags = _away(panel.series[i], found[i], scales[i]) > far
+            if not flags[begin:end].any():
+                settled[i], wide[i] = end, 2 * wide[i]
+                continue
+            at = begin + int(flags[begin:end].argmax())
+            own, late = panel.series[i].values[-last:], values[i][-last:]
+            late[:] = _believed(late, own, found[i], flags, at)
+            settled[i], wide[i] = at + 1, _PART
+    away = [_away(*each) for each in zip(panel.series, found, scales, strict=True)]
     return tuple(found), tuple(away)
 
 
