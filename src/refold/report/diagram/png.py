@@ -23,6 +23,7 @@ def png(layout: Layout, theme: str) -> bytes:
     Errors  RefoldError when matplotlib is not installed
     """
     require_plots()
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     colours = DARK if theme == "dark" else LIGHT
@@ -41,7 +42,9 @@ def png(layout: Layout, theme: str) -> bytes:
     for text in layout.texts:
         _text(ax, text, colours)
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=_DPI, metadata={"Software": "refold"})
+    # Hinted signs are wider or narrower than `_wide` reckons, which adds up over a line.
+    with rc_context({"text.hinting": "none"}):
+        figure.savefig(content, format="png", dpi=_DPI, metadata={"Software": "refold"})
     return content.getvalue()
 
 
