@@ -268,7 +268,7 @@ def vars_of(settings: Settings) -> dict:
 
 def test_what_cannot_be_smoothed_is_refused():
     for over in ("segments", "steps"):
-        with pytest.raises(rf.RefoldError, match=f"a network over {over} is relative to the last"):
+        with pytest.raises(rf.RefoldError, match=f"a network over {over} has no such one"):
             Settings(over=over, scaling="smoothing")
     with pytest.raises(rf.RefoldError, match="scaling is 'log'"):
         Settings(scaling="log")  # type: ignore[arg-type]

@@ -75,7 +75,9 @@ Over = Annotated[
 ]
 ScalingName = Annotated[
     str | None,
-    _of_model(help="What values are relative to: their window, or a level and seasons: smoothing."),
+    _of_model(
+        help="What values are relative to: window, or smoothing; over segments and steps mean, instance or standard."
+    ),
 ]
 Head = Annotated[
     str | None,

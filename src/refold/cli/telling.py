@@ -125,6 +125,9 @@ def tell_rows(
 
 _RELATIVE = {
     "window": "at every origin by the level and width of the series there",
+    "mean": "at every origin by the mean of the window, in deviations of the series",
+    "instance": "at every origin by the mean and deviation of the window",
+    "standard": "by the mean and deviation of the series",
     "smoothing": "at every origin without the seasons and by the level that exponential smoothing has "
     "there, whose rates and first seasons are learned; in widths of what is left",
 }

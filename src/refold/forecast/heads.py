@@ -74,8 +74,12 @@ def window_head(name: str, features: int, steps: int, horizon: int) -> WindowHea
     return None if name == "point" else WindowHead(name, features, steps, horizon)
 
 
-def lifted(found: Tensor, level: Tensor, head: Head | WindowHead | None) -> Tensor:
-    """What a network found relative to a level (..., 1), on it: of parameters, only the centre moves."""
+def lifted(
+    found: Tensor, level: Tensor, head: Head | WindowHead | None, width: Tensor | None = None
+) -> Tensor:
+    """What a network found relative to a level (..., 1), in a width (..., 1) or in 1, on it: of parameters, only the
+    centre moves."""
     if head is None:
-        return level + found
-    return torch.cat([found[..., :1] + level[..., None], found[..., 1:]], dim=-1)
+        return level + (found if width is None else width * found)
+    centre = found[..., :1] if width is None else width[..., None] * found[..., :1]
+    return torch.cat([centre + level[..., None], found[..., 1:]], dim=-1)

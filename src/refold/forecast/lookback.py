@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .settings import Settings
+from .settings import Scaling, Settings
 
 # Series up to this many get a vector of their own: with more, each is trained too seldom.
 _FEW = 64
@@ -44,6 +44,7 @@ class Lookback:
     dropout: float
     squared: bool
     seasons: tuple[int, ...] = ()
+    scaling: Scaling = "window"
 
     @property
     def batch(self) -> int:
@@ -102,6 +103,7 @@ def _lookback(
         _dropout(settings),
         settings.error == "squared",
         tuple(s for s in seasons if s <= back),
+        settings.scaling,
     )
 
 

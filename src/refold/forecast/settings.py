@@ -18,7 +18,9 @@ from .families import HEADS
 
 Over = Literal["origins", "segments", "steps", "times"]
 Measure = Literal["absolute", "squared"]
-Scaling = Literal["window", "smoothing"]
+Scaling = Literal["window", "smoothing", "mean", "instance", "standard"]
+# Those of networks over origins, and over windows.
+_SCALINGS = (("window", "smoothing"), ("window", "mean", "instance", "standard"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +35,10 @@ class Settings:
     # before one, in segments or one by one; or one by one with the time between them, where stamps are
     # irregular. Origins suit panels and short horizons, segments long ones.
     over: Over = "origins"
-    # What a window is relative to: what is measured in it, or a level and seasons that are learned with
-    # the network, by exponential smoothing of each series.
+    # What a window is relative to: what is measured in it, or, over origins, a level and seasons that are
+    # learned with the network by exponential smoothing of each series. Over segments, steps and times
+    # "window" is its last value; there are its mean, its mean and deviation ("instance", reversible
+    # instance normalisation), and those of the whole series ("standard") too.
     scaling: Scaling = "window"
     # Layers, each but the first added to the one below; how many of its steps each looks back.
     layers: int | None = None
@@ -85,9 +89,10 @@ class Settings:
                 told = ", ".join(get_args(kind))
                 fact = f"{name} is {getattr(self, name)!r}"
                 raise DataError(fact, f"choose one of {told}", "Settings")
-        if self.scaling == "smoothing" and self.over != "origins":
-            fact = f"scaling is smoothing, and a network over {self.over} is relative to the last value"
-            raise DataError(fact, 'take over="origins", or scaling="window"', "Settings")
+        known = _SCALINGS[self.over != "origins"]
+        if self.scaling not in known:
+            fact = f"scaling is {self.scaling}, and a network over {self.over} has no such one"
+            raise DataError(fact, f"take one of {', '.join(known)}", "Settings")
         self._check_stack()
 
     def _check_stack(self) -> None:

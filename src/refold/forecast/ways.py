@@ -174,6 +174,14 @@ class OverOrigins:
         return f"over forecast origins; all steps at once, as {mixed} plus a correction"
 
 
+_RELATIVE = {
+    "window": "relative to the last value",
+    "mean": "relative to the mean of the window",
+    "instance": "relative to the mean of the window, in its deviations",
+    "standard": "relative to the mean of the series",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class OverWindows:
     """A recurrence over the last values before an origin: see segments.py and steps.py."""
@@ -251,7 +259,7 @@ class OverWindows:
             layers = len(course.dilations)
             over = f"over the last {course.back} values, {layers} layer{'s' * (layers > 1)}"
             over += f" with dilations {', '.join(map(str, course.dilations))}" * (layers > 1)
-        return f"{over}; all steps at once, relative to the last value"
+        return f"{over}; all steps at once, {_RELATIVE[course.scaling]}"
 
 
 class OverTimes(OverWindows):
@@ -283,7 +291,7 @@ class OverTimes(OverWindows):
     def told(self, course: Lookback) -> str:
         return (
             f"over the last {course.back} values and the time between them; carried on from there to all "
-            "times ahead, relative to the last value"
+            f"times ahead, {_RELATIVE[course.scaling]}"
         )
 
 

@@ -1,8 +1,9 @@
 """From a panel to windows: the last values before an origin, and what followed; every step is an origin.
 
 Networks on windows see every value relative to the last one before the origin, in deviations of the series: a window
-then says how a series has moved, whatever its level (Lin et al. 2023, SegRNN). What a head says is in the units of
-`Scaled.values`, as over origins.
+then says how a series has moved, whatever its level (Lin et al. 2023, SegRNN). Or relative to the window's mean, in its
+deviations too (Kim et al. 2022, reversible instance normalisation), or to the series'. What a head says is in the units
+of `Scaled.values`, as over origins.
 """
 
 from __future__ import annotations
@@ -24,8 +25,11 @@ from .heads import WindowHead, lifted
 from .lookback import Lookback
 from .panel import Panel
 from .sequences import Mean, Measured, Scaled, mean_of_own
+from .settings import Scaling
 from .times import Between, between
 
+# Deviations of a series that a window which hardly moves counts as its own.
+_STILL = 0.01
 # Draws of windows in an epoch of `fit`: what happens between epochs then costs nothing.
 _EPOCH = 50
 # Series that are forecast together: enough to fill the products, few enough to fit a cache.
@@ -55,6 +59,8 @@ class Windows:
     seasons: tuple[int, ...] = ()
     # Nothing is relative to what is usual in the panel; see `data.window.Past.usual`.
     usual: float = 1.0
+    # What windows are relative to.
+    scaling: Scaling = "window"
     # Where stamps are irregular, the times of `times.times_of`.
     times: Tensor | None = None
 
@@ -67,7 +73,7 @@ class Windows:
 class OnWindows(Protocol):
     """A network on windows.
 
-    Shapes  windows (W, S, back) relative to their last values, own (S,) -> (W, S, horizon), relative to the same; with
+    Shapes  windows (W, S, back) relative to their level, own (S,) -> (W, S, horizon), relative to the same; with
     spreads (W, S, horizon, 1 + spreads), see `WindowHead`
     """
 
@@ -101,6 +107,7 @@ def windows_of(panel: Panel, data: Scaled, course: Lookback, back: int | None = 
         observed,
         held,
         course.seasons,
+        scaling=course.scaling,
     )
 
 
@@ -119,10 +126,11 @@ def forecast(network: OnWindows, past: Windows, rows: Tensor, columns: Tensor) -
 
 
 class Told(NamedTuple):
-    """What a network is given: windows (W, S, back) relative to their last values (W, S, 1), of rows (S,)."""
+    """What a network is given: windows (W, S, back) relative to their level (W, S, 1), in a width, of rows (S,)."""
 
     windows: Tensor
-    last: Tensor
+    level: Tensor
+    width: Tensor
     rows: Tensor
     along: Along | None = None
     between: Between | None = None
@@ -132,8 +140,8 @@ def tell(past: Windows, rows: Tensor, columns: Tensor) -> Told:
     """What is seen from origins: rows (S,) say which series, columns (W, S) which steps."""
     steps = columns[..., None] + torch.arange(1 - past.back, 1)
     seen = window.at(past.z, rows, steps)
-    last = seen[..., -1:]
-    found = Told(seen - last, last, rows)
+    level, width = _reference(seen, past.scaling)
+    found = Told((seen - level) / width, level, width, rows)
     if past.times is not None:
         apart = between(past.times, rows, columns, past.back, past.horizon)
         return found._replace(between=apart)
@@ -143,10 +151,23 @@ def tell(past: Windows, rows: Tensor, columns: Tensor) -> Told:
     return found
 
 
+def _reference(seen: Tensor, scaling: Scaling) -> tuple[Tensor, Tensor]:
+    """The level of windows (W, S, back), and their width: (W, S, 1) each, in deviations of the series."""
+    last = seen[..., -1:]
+    width = torch.ones_like(last)
+    if scaling == "standard":
+        return torch.zeros_like(last), width
+    if scaling == "window":
+        return last, width
+    if scaling == "instance":
+        width = seen.std(dim=-1, correction=0, keepdim=True).clamp(min=_STILL)
+    return seen.mean(dim=-1, keepdim=True), width
+
+
 def answered(network: OnWindows, past: Windows, told: Told) -> Tensor:
     """What `forecast` gives."""
     found = network(told.windows, past.own[told.rows], told.between or told.along)
-    found = lifted(found, told.last, network.spreads)
+    found = lifted(found, told.level, network.spreads, told.width)
     return found if network.spreads is None else network.spreads(found, past.unit[told.rows])
 
 
