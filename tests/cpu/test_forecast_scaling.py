@@ -10,6 +10,7 @@ import torch
 import refold as rf
 from refold.errors import DataError
 from refold.forecast import Settings, from_frame
+from refold.forecast.heads import WindowHead
 from refold.forecast.lookback import over_steps
 from refold.forecast.sequences import scaled
 from refold.forecast.ways import way_of
@@ -62,7 +63,7 @@ def test_it_is_reversed(kind):
     class Knows:
         """A network that says what came, in the units of its windows."""
 
-        spreads = None
+        spreads: WindowHead | None = None
 
         def __call__(self, windows, own, along):
             return (goal - told.level) / told.width
