@@ -278,7 +278,7 @@ def test_over_windows_a_covariate_is_exchanged_whole(over):
     (view,), _ = views_of(before, rows, back)
     past = before.pasts[0]
     assert isinstance(view, WindowView) and isinstance(past, Windows)
-    last = view.told.last[0] * past.unit[0]
+    last = view.told.level[0] * past.unit[0]
     whole: WindowView = view
     for name in view.names:
         whole = whole.exchanged(name, order)

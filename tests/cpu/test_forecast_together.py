@@ -89,7 +89,7 @@ import time
 from refold.forecast.together import together
 
 def endless(check):
-    print("begun", flush=True)
+    print("begun\\n", end="", flush=True)  # in one piece: two threads write
     while True:
         check()
         time.sleep(0.01)
