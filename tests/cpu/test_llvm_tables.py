@@ -94,3 +94,20 @@ def test_uniform_batches_are_tables_with_equal_counts() -> None:
         assert table is uniform(4, 3, backwards)
         part = table.part(1, 3)
         assert (part.steps, part.rows, part.uniform) == (2, 6, True)
+
+
+@pytest.mark.parametrize("name", ["entries", "bounds"])
+def test_threads_that_make_the_same_at_once_share_it(monkeypatch, name):
+    """Code keeps addresses: what a thread was given has to be what the table holds on to."""
+    whole, others = getattr(Table, f"_{name}"), []
+
+    def overtaken(self, asked):
+        if not others:
+            others.append(None)  # another thread begins later, and is done before this one
+            others[0] = getattr(self, name)(asked)
+        return whole(self, asked)
+
+    monkeypatch.setattr(Table, f"_{name}", overtaken)
+    table = Table(np.full(3, 5, np.int64), 5, False)
+    found = getattr(table, name)(1)
+    assert found is others[0] and found is getattr(table, name)(1)

@@ -79,9 +79,8 @@ def fit_panel(
     refuse_uncounted(panel, settings.head)
     if is_counted(settings.head):
         transform = "sqrt"  # where no count was 0 yet, one may come
-    # One by one: several processes have to talk in one order, and trainings in threads of one process
-    # have met in memory of the compiled code (seldom, with a NaN or a crash), which is not found yet.
-    threads, way = 1, way_of(settings)
+    # Several processes have to talk in one order: each trains its networks one by one.
+    threads, way = 1 if distributed else torch.get_num_threads(), way_of(settings)
     with one_thread():
         data = scaled(panel, horizon, transform)
         members = range(settings.members)

@@ -7,7 +7,7 @@ differ in these lists alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -74,13 +74,17 @@ class Table:
             return uniform(end - begin, self.batch, self.backwards)
         return Table(self.counts[begin:end], self.batch, self.backwards)
 
+    def _held(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What is made once. Of several threads that make it at once all get the same, the one that stays: code keeps
+        addresses of it."""
+        found = self.memo.get(key)
+        return self.memo.setdefault(key, make()) if found is None else found
+
     # What the loop follows --------------------------------------------------------------------------------------------
 
     def entries(self, reverse: bool) -> Words:
         """The entries of a forward program, or of a backward one, in the order in which they run."""
-        if reverse not in self.memo:
-            self.memo[reverse] = words(self._entries(reverse))
-        return self.memo[reverse]
+        return self._held(reverse, lambda: words(self._entries(reverse)))
 
     def _entries(self, reverse: bool) -> Array:
         steps, counts = self.steps, self.counts
@@ -112,10 +116,7 @@ class Table:
     def bounds(self, threads: int) -> Words:
         """Where each piece of the rows begins, and the end."""
         pieces = self.pieces(threads)
-        key = ("bounds", pieces)
-        if key not in self.memo:
-            self.memo[key] = words(self._bounds(pieces))
-        return self.memo[key]
+        return self._held(("bounds", pieces), lambda: words(self._bounds(pieces)))
 
     def _bounds(self, pieces: int) -> Array:
         """Pieces with nearly the same number of steps of rows in each."""
@@ -149,18 +150,16 @@ class Table:
         if self.uniform:
             step = (self.steps - 1) % 2 if turns else self.steps - 1
             return memory[step * self.batch : (step + 1) * self.batch]
-        key = ("ends", turns)
-        if key not in self.memo:
-            last = self.lengths() - 1
-            places = last % 2 * self.batch if turns else self.offsets[last]
-            self.memo[key] = torch.from_numpy(places + np.arange(self.active))
-        return memory.index_select(0, self.memo[key])
+        return memory.index_select(0, self._held(("ends", turns), lambda: self._ends(turns)))
+
+    def _ends(self, turns: bool) -> Tensor:
+        last = self.lengths() - 1
+        places = last % 2 * self.batch if turns else self.offsets[last]
+        return torch.from_numpy(places + np.arange(self.active))
 
     def before(self) -> Iterator[tuple[bool, int, int]]:
         """Where the state before each packed row lies, as runs: (of the steps, not of the first state; row; rows)."""
-        if "before" not in self.memo:
-            self.memo["before"] = tuple(merged(self._before()))
-        return iter(self.memo["before"])
+        return iter(self._held("before", lambda: tuple(merged(self._before()))))
 
     def _before(self) -> Iterator[tuple[bool, int, int]]:
         counts, offsets = self.counts.tolist(), self.offsets.tolist()
